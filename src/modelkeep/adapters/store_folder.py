@@ -1,0 +1,109 @@
+"""A Store in a folder: each object a file that appears whole, durable, and never changes."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from modelkeep.adapters.disk import Disk, RealDisk
+from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
+from modelkeep.core.names import checked_object_name
+from modelkeep.ports.store import ObjectStat
+
+_TEMPORARY = ".tmp"
+
+
+class FolderStore:
+    """Objects as files below one folder.
+
+    Write order of `put`: temporary file -> bytes durable -> hard link under the final name (which
+    fails if the name is taken, so two writers cannot both win) -> name durable. A crash leaves at
+    most a file in `.tmp`, which no name can reach.
+    """
+
+    def __init__(self, path: Path, label: str, disk: Disk | None = None) -> None:
+        self.path = path
+        self.label = label
+        self._disk = disk or RealDisk()
+
+    def put(self, name: str, raw: bytes | memoryview) -> None:
+        target = self.path / checked_object_name(name)
+        try:
+            if self._disk.size(target) is None:
+                self._create(target, raw)
+            elif self._disk.read(target) != raw:
+                raise IntegrityError(
+                    "store.exists",
+                    f"{self.label}: {name} exists with other bytes",
+                    hint="run `modelkeep check --repair`",
+                    store=self.label,
+                    object=name,
+                )
+            self._disk.sync_folder(target.parent)
+        except OSError as error:
+            raise self._unavailable("store.write", name, error) from error
+
+    def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        path = self.path / checked_object_name(name)
+        try:
+            return self._disk.read(path, start, length)
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingError(
+                "store.missing", f"{self.label}: no object {name}", store=self.label, object=name
+            ) from None
+        except OSError as error:
+            raise self._unavailable("store.read", name, error) from error
+
+    def list(self, prefix: str) -> Iterator[ObjectStat]:
+        folder = self.path / prefix.rpartition("/")[0]
+        try:
+            found = self._disk.walk(folder)
+        except OSError as error:
+            raise self._unavailable("store.read", prefix, error) from error
+        for path, size_bytes in found:
+            name = path.relative_to(self.path).as_posix()
+            if name.startswith(prefix) and not name.startswith(_TEMPORARY):
+                yield ObjectStat(name=name, size_bytes=size_bytes)
+
+    def stat(self, name: str) -> ObjectStat | None:
+        try:
+            size_bytes = self._disk.size(self.path / checked_object_name(name))
+        except OSError as error:
+            raise self._unavailable("store.read", name, error) from error
+        return None if size_bytes is None else ObjectStat(name=name, size_bytes=size_bytes)
+
+    def delete(self, name: str) -> None:
+        path = self.path / checked_object_name(name)
+        try:
+            if self._disk.size(path) is not None:
+                self._disk.unlink(path)
+                self._disk.sync_folder(path.parent)
+        except OSError as error:
+            raise self._unavailable("store.write", name, error) from error
+
+    def _create(self, target: Path, raw: bytes | memoryview) -> None:
+        holding = self.path / _TEMPORARY
+        self._disk.make_folder(holding)
+        self._disk.make_folder(target.parent)
+        temporary = holding / os.urandom(12).hex()
+        try:
+            self._disk.create(temporary, raw)
+            self._disk.sync(temporary)
+            self._disk.link(temporary, target)
+        except FileExistsError:
+            if self._disk.read(target) != raw:
+                raise IntegrityError(
+                    "store.exists", f"{self.label}: {target.name} exists with other bytes"
+                ) from None
+        finally:
+            self._disk.unlink(temporary)
+
+    def _unavailable(self, code: str, name: str, error: OSError) -> UnavailableError:
+        hint = "free some space and run the same command again"
+        if error.errno != errno.ENOSPC:
+            hint = f"check that {self.path} is mounted and writable, then run it again"
+        return UnavailableError(
+            code, f"{self.label}: {name}: {error.strerror or error}", hint=hint, store=self.label
+        )

@@ -1,0 +1,143 @@
+"""Verbs about models: scan, admit, models, alias, restore."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelkeep.cli.opened import opened
+from modelkeep.cli.output import print_json, print_table, progress, size_text
+from modelkeep.core.errors import MissingError, RefusedError
+from modelkeep.core.instant import rfc3339
+from modelkeep.core.record import as_plain
+from modelkeep.core.verdict import Decision
+
+if TYPE_CHECKING:
+    from modelkeep.core.artifact import Port
+
+
+def scan(options: argparse.Namespace) -> int:
+    """Scan files and folders; one line (or one JSON line) per file."""
+    from modelkeep.sdk.keep import scan as scanned  # noqa: PLC0415 - `--help` need not load it
+
+    worst = 0
+    for path in _files(options.paths):
+        verdict = scanned(path)
+        if verdict.decision is not Decision.ALLOW:
+            worst = RefusedError.exit_status
+        if options.json:
+            print_json(
+                {
+                    "path": str(path),
+                    "decision": verdict.decision,
+                    "findings": as_plain(verdict.findings),
+                }
+            )
+            continue
+        print(f"{verdict.decision:<6} {path}")
+        for finding in verdict.findings:
+            where = "" if finding.subject == path.name else f"{finding.subject}: "
+            reference = f" [{finding.reference}]" if finding.reference else ""
+            print(f"       {finding.severity}: {where}{finding.evidence} ({finding.rule}){reference}")
+    return worst
+
+
+def admit(options: argparse.Namespace) -> int:
+    """Let a model in."""
+    with opened(options) as keep:
+        size_bytes = options.file.stat().st_size if options.file.is_file() else None
+        with progress(f"admit {options.name}", size_bytes) as advance:
+            done = keep.admit(
+                options.file,
+                name=options.name,
+                canary=options.canary,
+                base=options.base,
+                note=options.note,
+                progress=advance,
+            )
+    if options.json:
+        print_json(done_facts(done))
+        return 0
+    if done.is_new:
+        print(f"admitted {done.name}:{done.version}  {done.digest}")
+    else:
+        print(f"{done.name}:{done.version} holds exactly this file already  {done.digest}")
+    if done.schema is not None:
+        print(f"  takes   {_ports(done.schema.inputs)}")
+        print(f"  gives   {_ports(done.schema.outputs)}")
+    return 0
+
+
+def done_facts(done: object) -> dict[str, object]:
+    """What an admission came to, as JSON-ready facts."""
+    names = ("name", "version", "digest", "is_new", "verdict", "schema")
+    return {name: as_plain(getattr(done, name)) for name in names}
+
+
+def models(options: argparse.Namespace) -> int:
+    """List the models."""
+    with opened(options) as keep:
+        found = keep.models()
+    if options.json:
+        print_json(found)
+        return 0
+    print_table(
+        ("model", "aliases", "kind", "size", "tensors", "admitted", "manifest"),
+        [
+            (
+                f"{each.name}:{each.version}",
+                ", ".join(each.aliases),
+                each.kind,
+                size_text(each.size_bytes),
+                each.tensors,
+                rfc3339(each.admitted_ns)[:19],
+                each.digest[:19] + "…",
+            )
+            for each in found
+        ],
+    )
+    return 0
+
+
+def alias(options: argparse.Namespace) -> int:
+    """Point an alias at a version."""
+    with opened(options) as keep:
+        version = keep.set_alias(options.alias, options.version)
+    if options.json:
+        print_json({"alias": options.alias, "version": version})
+    else:
+        print(f"{options.alias} is version {version}; a running service serves it from its next start")
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Write a model's plaintext to a file."""
+    with opened(options) as keep:
+        size_bytes = keep.restore(options.model, options.to, force=options.force)
+    if options.json:
+        print_json({"model": options.model, "file": str(options.to), "size_bytes": size_bytes})
+    else:
+        print(f"restored {options.model} to {options.to} ({size_text(size_bytes)}), proven")
+    return 0
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            for folder, folders, names in os.walk(path):
+                folders.sort()
+                yield from (Path(folder, name) for name in sorted(names))
+        elif path.exists():
+            yield path
+        else:
+            raise MissingError("file.missing", f"there is no file {path}")
+
+
+def _ports(ports: Sequence[Port]) -> str:
+    return ", ".join(
+        f"{port.name} {port.dtype}[{','.join('?' if n < 0 else str(n) for n in port.shape)}]"
+        for port in ports
+    )

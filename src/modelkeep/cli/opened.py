@@ -1,0 +1,51 @@
+"""The keep that a verb works on: found, unlocked with the passphrase, closed again."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelkeep.cli.secrets import passphrase_of
+
+if TYPE_CHECKING:
+    from modelkeep.sdk.keep import Keep
+
+KEEP_VARIABLE = "MODELKEEP_KEEP"
+
+
+def keep_path(options: argparse.Namespace) -> Path:
+    """The keep's folder: `--keep`, else the environment variable MODELKEEP_KEEP, else here."""
+    if options.keep is not None:
+        return Path(options.keep)
+    return Path(os.environ.get(KEEP_VARIABLE, "."))
+
+
+@contextmanager
+def opened(options: argparse.Namespace) -> Iterator[Keep]:
+    """Open the keep for one verb; warnings go to stderr."""
+    from modelkeep.sdk.keep import Keep  # noqa: PLC0415 - `--help` need not load it
+    from modelkeep.wiring import KeepFolder, read_config  # noqa: PLC0415
+
+    path = keep_path(options)
+    read_config(KeepFolder(path))  # say that there is no keep before asking for its passphrase
+    with Keep(path, passphrase=passphrase_of(options), actor=actor(), warn=warned) as keep:
+        yield keep
+
+
+def actor() -> str:
+    """Who acts, for the ledger: the user of the operating system."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:{os.getuid()}"
+
+
+def warned(text: str) -> None:
+    """Tell the person what went wrong without stopping anything."""
+    print(f"modelkeep: warning: {text}", file=sys.stderr)

@@ -1,0 +1,61 @@
+"""Where a passphrase comes from: a file, a descriptor or a prompt; never argv or environment."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+
+from modelkeep.core.errors import UsageError
+from modelkeep.core.limits import PASSPHRASE_BYTES_MAX
+from modelkeep.crypto.secret import Secret
+
+PASSPHRASE_BYTES_MIN = 8
+
+
+def passphrase_of(options: argparse.Namespace, *, confirm: bool = False) -> Secret:
+    """Read the passphrase from where the options say, else ask for it.
+
+    Args:
+        confirm: for a new passphrase: ask twice, and insist on a length.
+
+    Raises:
+        UsageError: `passphrase.*`.
+    """
+    if options.passphrase_file is not None:
+        try:
+            raw = options.passphrase_file.read_bytes()
+        except OSError as error:
+            raise UsageError(
+                "passphrase.file", f"{options.passphrase_file}: {error.strerror}"
+            ) from error
+    elif options.passphrase_fd is not None:
+        raw = _from_descriptor(options.passphrase_fd)
+    elif sys.stdin.isatty():
+        raw = getpass.getpass("passphrase: ").encode()
+        if confirm and getpass.getpass("again: ").encode() != raw:
+            raise UsageError("passphrase.differs", "the two passphrases differ")
+    else:
+        raise UsageError(
+            "passphrase.none",
+            "there is nobody to ask for the passphrase",
+            hint="give --passphrase-file FILE or --passphrase-fd N",
+        )
+    raw = raw.rstrip(b"\r\n")
+    least = PASSPHRASE_BYTES_MIN if confirm else 1
+    if not least <= len(raw) <= PASSPHRASE_BYTES_MAX:
+        raise UsageError(
+            "passphrase.length",
+            f"a passphrase has {least} to {PASSPHRASE_BYTES_MAX} bytes",
+            hint="several random words are easy to keep and hard to guess",
+        )
+    return Secret(raw)
+
+
+def _from_descriptor(fd: int) -> bytes:
+    try:
+        with os.fdopen(fd, "rb") as stream:
+            return stream.read(PASSPHRASE_BYTES_MAX + 2)
+    except OSError as error:
+        raise UsageError("passphrase.fd", f"descriptor {fd}: {error.strerror}") from error

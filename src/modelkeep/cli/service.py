@@ -1,0 +1,174 @@
+"""Verbs about the running service: serve, status, recover, drill."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from modelkeep.cli.opened import keep_path, opened
+from modelkeep.cli.output import print_json, size_text
+from modelkeep.cli.secrets import passphrase_of
+from modelkeep.core.errors import IntegrityError, MissingError, UsageError
+from modelkeep.core.instant import NS_PER_S
+
+if TYPE_CHECKING:
+    from modelkeep.drill.stopwatch import Lap
+    from modelkeep.sdk.recovery import DrillResult
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Become the supervisor: this process is replaced, so signals reach it directly."""
+    from modelkeep.wiring import KeepFolder, read_config  # noqa: PLC0415
+
+    folder = KeepFolder(keep_path(options))
+    read_config(folder)  # say that there is no keep before asking for its passphrase
+    reading, writing = os.pipe()
+    os.write(writing, passphrase_of(options).reveal())
+    os.close(writing)
+    os.set_inheritable(reading, True)  # noqa: FBT003 - the signature is the system's
+    command = [sys.executable, "-I", "-m", "modelkeep.workers.supervisor"]
+    command += ["--keep", str(folder.path), "--passphrase-fd", str(reading)]
+    os.execv(sys.executable, command + (["--json"] if options.json else []))  # noqa: S606
+
+
+def status(options: argparse.Namespace) -> int:
+    """Say what runs and what the keep holds."""
+    from modelkeep.wiring import KeepFolder, is_served  # noqa: PLC0415
+
+    folder = KeepFolder(keep_path(options))
+    with opened(options) as keep:
+        applied = keep.opened.state.applied()
+        facts = {
+            "keep_id": keep.keep_id,
+            "served": is_served(folder),
+            "service": _service(folder.service_file.read_bytes() if is_served(folder) else b""),
+            "head": applied.head,
+            "entries": applied.entries,
+            "models": [f"{each.name}:{each.version}" for each in keep.models()],
+            "aliases": [f"{m}:{a} -> {v}" for m, a, v in keep.opened.state.aliases()],
+            "stores": [
+                {"label": store.label, "head": _head(keep, number)}
+                for number, store in enumerate(keep.opened.stores)
+            ],
+        }
+    if options.json:
+        print_json(facts)
+        return 0
+    print(f"keep     {facts['keep_id']}: {facts['entries']} ledger entries, head {facts['head']}")
+    print(f"models   {', '.join(facts['models']) or 'none'}")  # type: ignore[arg-type]
+    print(f"aliases  {', '.join(facts['aliases']) or 'none'}")  # type: ignore[arg-type]
+    for store in facts["stores"]:  # type: ignore[attr-defined]
+        behind = applied.head - store["head"]
+        state = "up to date" if behind == 0 else f"{behind} commits behind: run `modelkeep backup`"
+        print(f"store    {store['label']}: head {store['head']}, {state}")
+    running = facts["service"]
+    if isinstance(running, dict):
+        print(f"service  {running['url']}, {len(running['processes'])} processes")
+    else:
+        print("service  not running")
+    return 0
+
+
+def recover(options: argparse.Namespace) -> int:
+    """Bring a keep back from one surviving store."""
+    from modelkeep.sdk.recovery import Plan, recovered  # noqa: PLC0415
+
+    plan = Plan(
+        target=options.folder,
+        source=options.source,
+        passphrase=passphrase_of(options),
+        port=options.port,
+        expected=_read(options.expect) if options.expect else b"",
+        disaster_ns=_instant_ns(options.disaster_at) if options.disaster_at else 0,
+    )
+    result, service = recovered(plan, told=lambda lap: _told(lap, as_json=options.json))
+    _print_result(result, service.url, as_json=options.json)
+    if not options.serve:
+        service.stop()
+        return IntegrityError.exit_status if result.missed else 0
+    try:
+        return service.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        service.stop()
+
+
+def drill(options: argparse.Namespace) -> int:
+    """Rehearse a recovery."""
+    from modelkeep.sdk.recovery import drilled  # noqa: PLC0415
+
+    with opened(options) as keep:
+        result = drilled(keep, told=lambda lap: _told(lap, as_json=options.json))
+    _print_result(result, "", as_json=options.json)
+    return IntegrityError.exit_status if result.missed else 0
+
+
+def _print_result(result: DrillResult, url: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"event": "recovered", "url": url, "result": result})
+        return
+    measure, objectives = result.measure, result.objectives
+    print(
+        f"{result.kind}: RTO {measure.rto_s:.2f} s (objective {objectives.rto_s_max:g} s), "
+        f"RPO {measure.rpo_s:.2f} s (objective {objectives.rpo_s_max:g} s), "
+        f"freshness {measure.freshness}"
+    )
+    print(
+        f"  {result.objects} objects, {size_text(result.size_bytes)}, "
+        f"{result.entries} ledger entries survived"
+    )
+    for probe in result.probes:
+        proof = "its canary answer is right" if probe.is_proven else "answers (no canary to compare)"
+        print(f"  {probe.model}: {proof}")
+    for text in (*result.damaged, *result.missed):
+        print(f"  MISSED: {text}")
+    if url:
+        print(f"  serving at {url}", flush=True)
+
+
+def _told(lap: Lap, *, as_json: bool) -> None:
+    if not as_json:
+        print(f"  {lap.at_s:7.2f} s  {lap.name}", file=sys.stderr, flush=True)
+
+
+def _service(raw: bytes) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _head(keep: object, number: int) -> int:
+    from modelkeep.vault.objects import latest  # noqa: PLC0415
+    from modelkeep.vault.snapshot import Head  # noqa: PLC0415
+
+    opened_keep = keep.opened  # type: ignore[attr-defined]
+    try:
+        store = opened_keep.stores[number]
+        return latest(Head, store, "head", public=opened_keep.public).member.number
+    except MissingError:
+        return -1
+
+
+def _instant_ns(text: str) -> int:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            "recover.time", f"{text!r} is no time", hint="2026-11-21T03:00:00Z"
+        ) from error
+    if moment.tzinfo is None:
+        raise UsageError("recover.time", f"{text!r} names no time zone", hint="end it with Z")
+    return int(moment.timestamp() * NS_PER_S)
+
+
+def _read(path: object) -> bytes:
+    try:
+        return path.read_bytes()  # type: ignore[attr-defined, no-any-return]
+    except OSError as error:
+        raise MissingError("file.missing", f"{path}: {error.strerror}") from error

@@ -1,0 +1,74 @@
+"""Verbs about stores: backup, check, state rebuild."""
+
+from __future__ import annotations
+
+import argparse
+
+from modelkeep.cli.opened import keep_path, opened
+from modelkeep.cli.output import print_json, progress, size_text
+from modelkeep.core.errors import IntegrityError, UnavailableError
+
+
+def backup(options: argparse.Namespace) -> int:
+    """Bring every other store up to the first one."""
+    with opened(options) as keep, progress("backup") as advance:
+        reports = keep.backup(progress=advance)
+    if options.json:
+        print_json([{**_facts(report), "is_whole": report.is_whole} for report in reports])
+    elif not reports:
+        print("there is only one store: nothing would survive its loss")
+    for report in reports:
+        if not options.json:
+            state = "whole" if report.is_whole else "NOT WHOLE"
+            print(
+                f"{report.store}: {state}, head {report.head}; copied {report.objects} objects, "
+                f"{size_text(report.size_bytes)} in {report.seconds:.2f} s"
+                + (f"; {report.error}" if report.error else "")
+            )
+    if any(report.error for report in reports):
+        return UnavailableError.exit_status
+    return 0 if all(report.is_whole for report in reports) else IntegrityError.exit_status
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check every store, and repair if asked."""
+    with opened(options) as keep, progress("check") as advance:
+        report = keep.check(
+            read_data=options.read_data, repair=options.repair, progress=advance
+        )
+    if options.json:
+        print_json(report)
+    else:
+        for finding in report.findings:
+            print(f"{finding.severity}: {finding.subject}: {finding.evidence} ({finding.rule})")
+        depth = "every byte read" if options.read_data else "structure"
+        state = "whole" if report.is_whole else "DAMAGED"
+        print(
+            f"{state}: {report.objects} objects, {size_text(report.size_bytes)} ({depth}), "
+            f"{report.repaired} repaired"
+        )
+    return 0 if report.is_whole else IntegrityError.exit_status
+
+
+def rebuild(options: argparse.Namespace) -> int:
+    """Make State anew: set the database aside and replay the ledger."""
+    from modelkeep.wiring import KeepFolder, removed_state  # noqa: PLC0415
+
+    removed_state(KeepFolder(keep_path(options)))
+    with opened(options) as keep:
+        applied = keep.opened.state.applied()
+        tokens = len(keep.tokens())
+    if options.json:
+        print_json({"entries": applied.entries, "head": applied.head, "tokens": tokens})
+    else:
+        print(f"State rebuilt from {applied.entries} ledger entries: head {applied.head}, "
+              f"{tokens} tokens")
+    return 0
+
+
+def _facts(report: object) -> dict[str, object]:
+    names = (
+        "store", "head", "objects", "size_bytes", "replaced", "seconds", "damaged", "missing",
+        "error",
+    )
+    return {name: getattr(report, name) for name in names}

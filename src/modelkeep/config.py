@@ -1,0 +1,175 @@
+"""modelkeep.toml: one file, read once into one frozen Config, strict about every key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+
+from modelkeep.core.errors import ConfigError, IntegrityError
+from modelkeep.core.limits import CONFIG_BYTES_MAX
+from modelkeep.core.record import Record, converted, field_facts
+from modelkeep.crypto.kdf import Argon2Settings
+from modelkeep.drill.settings import ObjectiveSettings
+from modelkeep.flows.settings import ServeSettings
+from modelkeep.gate.settings import GateSettings
+from modelkeep.ledger.settings import LedgerSettings
+from modelkeep.scan.settings import ScanSettings
+from modelkeep.vault.settings import VaultSettings
+
+CONFIG_NAME = "modelkeep.toml"
+KEY_SOURCES = ("passphrase",)
+
+
+class StoreSettings(Record, frozen=True):
+    """One table `[[stores]]` of modelkeep.toml; the first one is authoritative.
+
+    Attributes:
+        label: the store's name in messages and in the ledger.
+        path: its folder; a relative path starts at the keep's folder.
+    """
+
+    label: str
+    path: str
+
+
+class KeysSettings(Record, frozen=True):
+    """Table `[keys]` of modelkeep.toml.
+
+    Attributes:
+        source: what holds the key-encryption key; `passphrase` is the only one so far.
+    """
+
+    source: str = "passphrase"
+
+
+class Config(Record, frozen=True):
+    """All of modelkeep.toml.
+
+    Attributes:
+        keep_id: 16 hex digits that name this keep; made by `init`.
+        stores: where the keep's objects are, the authoritative store first.
+        keys: where the key-encryption key comes from.
+        argon2: cost of turning a passphrase into a key, used when the root is wrapped.
+        serve: what the service runs.
+        gate: bounds of one call and one connection.
+        vault: sizes of what is written.
+        scan: bounds of one scan.
+        ledger: pace and retention of the ledger.
+        objectives: what every recovery is measured against.
+    """
+
+    keep_id: str
+    stores: tuple[StoreSettings, ...]
+    keys: KeysSettings = KeysSettings()
+    argon2: Argon2Settings = Argon2Settings()
+    serve: ServeSettings = ServeSettings()
+    gate: GateSettings = GateSettings()
+    vault: VaultSettings = VaultSettings()
+    scan: ScanSettings = ScanSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    objectives: ObjectiveSettings = ObjectiveSettings()
+
+
+def parsed_config(raw: bytes, *, what: str) -> Config:
+    """Decode and check a configuration.
+
+    Raises:
+        ConfigError: `config.toml`, `config.key` or `config.value`.
+    """
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise ConfigError("config.size", f"{what} is larger than 1 MiB")
+    try:
+        plain = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError("config.toml", f"{what} is not TOML: {error}") from error
+    try:
+        config = converted(Config, plain, what=what)
+    except IntegrityError as error:
+        raise ConfigError(
+            "config.key", error.message, hint="`modelkeep config explain` lists every key"
+        ) from error
+    _demand_sound(config, what)
+    return config
+
+
+class ExplainedKey(Record, frozen=True):
+    """One key of modelkeep.toml, for people."""
+
+    key: str
+    type: str
+    default: str
+    meaning: str
+
+
+def explained() -> tuple[ExplainedKey, ...]:
+    """Every key with its type, default and sentence, read from the records themselves."""
+    return tuple(_explained(Config, ""))
+
+
+def new_config_text(
+    *, keep_id: str, stores: tuple[StoreSettings, ...], host: str, port: int
+) -> str:
+    """The modelkeep.toml that `init` writes: short, with a comment per table."""
+    lines = [
+        "# modelkeep: everything the operator decides. `modelkeep config explain` lists every key.",
+        f'keep_id = "{keep_id}"',
+        "",
+        "# The first store is authoritative: models are served from it. The others are backups.",
+    ]
+    for store in stores:
+        lines += ["[[stores]]", f"label = {_quoted(store.label)}", f"path = {_quoted(store.path)}"]
+        lines.append("")
+    lines += [
+        "[serve]",
+        f"host = {_quoted(host)}",
+        f"port = {port}",
+        "replicas = 2",
+        "",
+        "# What every recovery is measured against.",
+        "[objectives]",
+        "rto_s_max = 60.0",
+        "rpo_s_max = 5.0",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _demand_sound(config: Config, what: str) -> None:
+    labels = [store.label for store in config.stores]
+    problems = [
+        (not labels, "stores is empty: a keep needs at least one"),
+        (len(set(labels)) != len(labels), "two stores have one label"),
+        (len(config.keep_id) != 16, "keep_id is not 16 hex digits"),
+        (config.keys.source not in KEY_SOURCES, f"keys.source is none of {KEY_SOURCES}"),
+        (not 0 <= config.serve.port <= 65535, "serve.port is not between 0 and 65535"),
+        (not 1 <= config.serve.replicas <= 64, "serve.replicas is not between 1 and 64"),
+        (not 1 <= config.serve.threads <= 256, "serve.threads is not between 1 and 256"),
+        (not 1 <= config.serve.batch_rows_max <= 4096, "serve.batch_rows_max: 1 to 4096"),
+        (
+            not 4096 <= config.vault.segment_bytes <= config.vault.pack_bytes <= 128 * 2**20,
+            "vault: 4096 <= segment_bytes <= pack_bytes <= 128 MiB does not hold",
+        ),
+        (config.objectives.rto_s_max <= 0, "objectives.rto_s_max is not above zero"),
+        (config.objectives.rpo_s_max <= 0, "objectives.rpo_s_max is not above zero"),
+    ]
+    for is_bad, problem in problems:
+        if is_bad:
+            raise ConfigError("config.value", f"{what}: {problem}")
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    if not escaped.isprintable():
+        raise ConfigError("config.value", "a path in modelkeep.toml must be printable")
+    return f'"{escaped}"'
+
+
+def _explained(kind: type[Record], prefix: str) -> Iterator[ExplainedKey]:
+    for field in field_facts(kind):
+        key = prefix + field.name
+        if field.record is not None:
+            yield from _explained(field.record, f"{key}{'[]' if field.is_tuple else ''}.")
+        else:
+            yield ExplainedKey(
+                key=key, type=field.type, default=field.default, meaning=field.sentence
+            )

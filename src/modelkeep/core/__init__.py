@@ -1,0 +1,1 @@
+"""The nouns: records, digests, artifacts, verdicts, errors, limits."""

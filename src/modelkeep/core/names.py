@@ -1,0 +1,40 @@
+"""Names of objects in a store: what may stand in them, and how each kind is built."""
+
+from __future__ import annotations
+
+import re
+
+from modelkeep.core.errors import UsageError
+from modelkeep.core.limits import OBJECT_NAME_BYTES_MAX, SERIES_DIGITS
+
+_PART = re.compile(r"[a-z0-9_][a-z0-9._-]*")
+
+
+def checked_object_name(name: str) -> str:
+    """Accept a name that is safe as a path below a folder and as a key in a bucket.
+
+    No part starts with a dot, so neither `..` nor a store's own temporary files can be named.
+
+    Raises:
+        UsageError: `store.name`.
+    """
+    parts = name.split("/")
+    if len(name) > OBJECT_NAME_BYTES_MAX or not all(map(_PART.fullmatch, parts)):
+        raise UsageError("store.name", f"{name[:80]!r} cannot name an object")
+    return name
+
+
+def content_name(kind: str, hex_digest: str) -> str:
+    """The name of an object that is named by the digest of its own bytes: `pack/ab/ab12…`."""
+    return f"{kind}/{hex_digest[:2]}/{hex_digest}"
+
+
+def series_name(kind: str, number: int) -> str:
+    """The name of one member of a numbered series: `head/000000000042`."""
+    return f"{kind}/{number:0{SERIES_DIGITS}d}"
+
+
+def series_number(name: str) -> int:
+    """The number in a series member's name; -1 when it is not one."""
+    digits = name.rpartition("/")[2]
+    return int(digits) if len(digits) == SERIES_DIGITS and digits.isdecimal() else -1

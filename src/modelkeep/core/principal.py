@@ -1,0 +1,25 @@
+"""Who acts: a principal, and what it may do."""
+
+from __future__ import annotations
+
+from modelkeep.core.record import Record
+
+
+class Principal(Record, frozen=True):
+    """An authenticated actor.
+
+    Scopes are `infer:<model>` (one model), `infer:*` (every model of the tenant) and `metrics`.
+    """
+
+    name: str
+    tenant: str
+    scopes: tuple[str, ...]
+
+
+def is_permitted(principal: Principal, scope: str) -> bool:
+    """Whether the principal holds the scope itself or the wildcard of its family.
+
+    An empty list of scopes permits nothing.
+    """
+    family, _, _ = scope.partition(":")
+    return scope in principal.scopes or f"{family}:*" in principal.scopes

@@ -1,0 +1,1 @@
+"""The primitives, thin over `cryptography`: secrets, AEAD, signatures, derivation, wrapping."""

@@ -1,0 +1,1 @@
+"""Recovery as numbers: objectives, measures, and what they come to."""

@@ -1,0 +1,240 @@
+"""Admission: scan -> verdict -> manifest -> sign -> seal -> store -> ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from modelkeep.core.artifact import Canary, FileEntry, Manifest, Schema, checked_model_name
+from modelkeep.core.entry import Entry
+from modelkeep.core.errors import IntegrityError, MissingError
+from modelkeep.core.record import to_msgpack
+from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
+from modelkeep.flows.keep import OpenKeep, current_head, record, record_damages, replay
+from modelkeep.flows.registry import proof_of
+from modelkeep.kernels.digest import digest_of
+from modelkeep.kernels.tensors import identify, onnx_layout, tensor_entries
+from modelkeep.scan.rules import findings_of
+from modelkeep.scan.settings import ScanSettings
+from modelkeep.seal.envelope import sealed
+from modelkeep.vault.commit import Source, Stored, Writer, put_sealed, stored
+from modelkeep.vault.load import Reader
+from modelkeep.vault.settings import VaultSettings
+from modelkeep.vault.snapshot import ArtifactEntry, Snapshot, next_version
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that asks to be admitted.
+
+    Attributes:
+        raw: its bytes; a memory map will do.
+        canary: a call whose right answer is known, where the owner has one.
+        base: reference of the version it was made from, for the lineage.
+    """
+
+    name: str
+    file_name: str
+    raw: memoryview
+    canary: Canary | None = None
+    base: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What came of it: the version, and whether it is new."""
+
+    name: str
+    version: int
+    digest: str
+    is_new: bool
+    verdict: Verdict
+    schema: Schema | None
+
+
+def scanned(file_name: str, raw: memoryview, settings: ScanSettings) -> Verdict:
+    """Scan one file; nothing in it is executed, imported or unpickled."""
+    return judged(findings_of(file_name, raw, settings))
+
+
+def admitted(
+    keep: OpenKeep,
+    candidate: Candidate,
+    *,
+    vault: VaultSettings,
+    scan: ScanSettings,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Admitted:
+    """Let a model in, or refuse it; either way the ledger knows.
+
+    The same bytes under the same name as the latest version change nothing.
+
+    Raises:
+        RefusedError: `verdict.hold` or `verdict.deny`.
+        UsageError: `model.name`.
+    """
+    checked_model_name(candidate.name)
+    verdict = scanned(candidate.file_name, candidate.raw, scan)
+    _demand(keep, candidate, verdict)
+    kind = identify(candidate.raw)
+    entry = FileEntry(
+        path=candidate.file_name,
+        size_bytes=len(candidate.raw),
+        digest=digest_of(candidate.raw),
+        tensors=tensor_entries(candidate.file_name, candidate.raw, kind),
+    )
+    head = current_head(keep)
+    reader = keep.reader()
+    snapshot = reader.snapshot(head.snapshot)
+    version = next_version(snapshot, candidate.name)
+    same = _same(keep, reader, snapshot, candidate.name, version - 1, entry)
+    if same is not None:
+        return Admitted(
+            name=candidate.name,
+            version=version - 1,
+            digest=same,
+            is_new=False,
+            verdict=verdict,
+            schema=schema_of(candidate.raw, kind),
+        )
+    manifest = Manifest(
+        name=candidate.name,
+        version=version,
+        kind=kind,
+        domain=keep.domain.name,
+        admitted_ns=keep.clock.now_ns(),
+        files=(entry,),
+        schema=schema_of(candidate.raw, kind),
+        canary=candidate.canary,
+        base=candidate.base,
+        note=candidate.note,
+    )
+    before = _Before(head=head.number, name=head.snapshot, snapshot=snapshot)
+    writer = Writer(
+        store=keep.store,
+        domain=keep.domain,
+        signer=keep.keys.signer,
+        entropy=keep.entropy,
+        settings=vault,
+    )
+    wrote = stored(
+        [Source(path=entry.path, raw=candidate.raw, tensors=entry.tensors)],
+        writer=writer,
+        known=reader.index(snapshot),
+        progress=progress,
+    )
+    digest = _commit(keep, writer, before=before, manifest=manifest, wrote=wrote)
+    record_damages(keep, reader.damages)
+    return Admitted(
+        name=candidate.name,
+        version=version,
+        digest=digest,
+        is_new=True,
+        verdict=verdict,
+        schema=manifest.schema,
+    )
+
+
+def schema_of(raw: memoryview, kind: str) -> Schema | None:
+    """What a model takes and gives, where its format says so."""
+    if kind != "onnx":
+        return None
+    layout = onnx_layout(raw)
+    return Schema(inputs=layout.inputs, outputs=layout.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What counted before this commit: number of the head, name and content of its snapshot."""
+
+    head: int
+    name: str
+    snapshot: Snapshot
+
+
+def _commit(
+    keep: OpenKeep, writer: Writer, *, before: _Before, manifest: Manifest, wrote: Stored
+) -> str:
+    """Recipe -> envelope -> snapshot -> ledger entry -> head; return the manifest's digest."""
+    recipe = put_sealed(writer, "recipe", to_msgpack(wrote.recipe))
+    envelope = sealed(manifest, signer=keep.keys.signer)
+    artifact = ArtifactEntry(
+        name=manifest.name,
+        version=manifest.version,
+        domain=manifest.domain,
+        envelope=put_sealed(writer, "envelope", to_msgpack(envelope)),
+        recipe=recipe,
+    )
+    after = Snapshot(
+        taken_ns=keep.clock.now_ns(),
+        parent=before.name,
+        artifacts=(*before.snapshot.artifacts, artifact),
+        indexes=(*before.snapshot.indexes, *filter(None, [wrote.index])),
+    )
+    name = put_sealed(writer, "snapshot", to_msgpack(after))
+    digest = digest_of(envelope.manifest)
+    _record_commit(keep, before.head + 1, name, manifest, digest)
+    return digest
+
+
+def _record_commit(
+    keep: OpenKeep, head: int, snapshot: str, manifest: Manifest, digest: str
+) -> None:
+    """The point of no return: once this is durable the commit has happened."""
+    at_ns = keep.clock.now_ns()
+    keep.recorder.record(
+        [
+            Entry(
+                kind="model.admitted",
+                at_ns=at_ns,
+                actor=keep.actor,
+                facts={
+                    "model": manifest.name,
+                    "version": manifest.version,
+                    "manifest": digest,
+                    "size_bytes": manifest.files[0].size_bytes,
+                },
+            ),
+            Entry(
+                kind="vault.committed",
+                at_ns=at_ns,
+                actor=keep.actor,
+                facts={"head": head, "snapshot": snapshot},
+            ),
+        ]
+    )
+    replay(keep)
+
+
+def _demand(keep: OpenKeep, candidate: Candidate, verdict: Verdict) -> None:
+    if verdict.decision is not Decision.ALLOW:
+        record(
+            keep,
+            "model.refused",
+            {
+                "model": candidate.name,
+                "decision": str(verdict.decision),
+                "digest": digest_of(candidate.raw),
+                "rules": _rules(verdict.findings),
+            },
+        )
+    demand_allowed(verdict, subject=candidate.file_name)
+
+
+def _rules(findings: Sequence[Finding]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(finding.rule for finding in findings))
+
+
+def _same(
+    keep: OpenKeep, reader: Reader, snapshot: Snapshot, name: str, version: int, entry: FileEntry
+) -> str | None:
+    """Digest of the latest version's manifest if it holds exactly this file."""
+    if version < 1:
+        return None
+    try:
+        proof = proof_of(keep, reader, snapshot, name, version)
+    except (IntegrityError, MissingError):
+        return None
+    same = any(file.digest == entry.digest for file in proof.manifest.files)
+    return proof.digest if same else None

@@ -1,0 +1,212 @@
+"""An opened keep: its keys, stores, history and State, and how they are brought into agreement.
+
+Everything that changes a keep is a ledger entry first. Opening a keep therefore replays what the
+ledger holds beyond State: tokens and aliases go into State, and a commit whose head was not
+written (power cut between the two) gets its head now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from modelkeep.core.entry import Entry, Fact
+from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
+from modelkeep.crypto.certificates import Authority
+from modelkeep.crypto.hierarchy import DomainKeys, KeepKeys
+from modelkeep.ports.clock import Clock
+from modelkeep.ports.entropy import Entropy
+from modelkeep.ports.recorder import Recorder
+from modelkeep.ports.state import State
+from modelkeep.ports.store import Store
+from modelkeep.vault.load import Damage, Reader
+from modelkeep.vault.objects import N, Numbered, latest, series_member
+from modelkeep.vault.snapshot import Head, Snapshot
+
+REPLAY_BATCH = 1000
+
+# From an index on: the ledger's entries as far as they are durable now.
+History = Callable[[int], Iterator[tuple[int, Entry]]]
+
+
+class LogEpoch(Numbered, frozen=True):
+    """One log of the keep's history; the highest number is the one that is written to.
+
+    Attributes:
+        origin: of its checkpoints (C2SP).
+        base: how many entries of earlier logs come before its first one.
+        resumed: the checkpoint (its text) of the log before, which this one goes on from.
+    """
+
+    origin: str
+    base: int
+    resumed: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenKeep:
+    """A keep whose keys are at hand.
+
+    Attributes:
+        stores: the first is authoritative; reads fall over to the others.
+        epochs: the keep's logs in order; the last one is written to.
+        history: reads the ledger from an index on.
+        actor: who acts, for the ledger, such as `cli:root`.
+    """
+
+    keep_id: str
+    stores: tuple[Store, ...]
+    clock: Clock
+    entropy: Entropy
+    keys: KeepKeys
+    domain: DomainKeys
+    authority: Authority
+    epochs: tuple[LogEpoch, ...]
+    state: State
+    recorder: Recorder
+    history: History
+    actor: str
+
+    @property
+    def store(self) -> Store:
+        """The authoritative store."""
+        return self.stores[0]
+
+    @property
+    def origin(self) -> str:
+        """Origin of the log that is written to."""
+        return self.epochs[-1].origin
+
+    @property
+    def public(self) -> bytes:
+        """The keep's own public signing key."""
+        return self.keys.signer.public
+
+    def reader(self, *, may_heal: bool = True) -> Reader:
+        """A reader over all stores."""
+        return Reader(
+            stores=self.stores, domain=self.domain, public=self.public, may_heal=may_heal
+        )
+
+
+def latest_of(type_: type[N], stores: Sequence[Store], kind: str, *, public: bytes) -> N:
+    """The highest valid member of a series over all stores that answer.
+
+    A store that was rolled back, or whose newest members are damaged, is outvoted by any other.
+
+    Raises:
+        MissingError: `series.none`, when no store holds a valid member.
+    """
+    found: list[N] = []
+    failure: MissingError | UnavailableError | None = None
+    for store in stores:
+        try:
+            found.append(latest(type_, store, kind, public=public).member)
+        except (MissingError, UnavailableError) as error:
+            failure = failure or error
+    if not found:
+        raise failure or MissingError("series.none", f"there is no store to read {kind} from")
+    return max(found, key=lambda member: member.number)
+
+
+def current_head(keep: OpenKeep) -> Head:
+    """The head that counts: never one older than the last that the ledger committed.
+
+    A head that the stores have lost is made again from what the ledger says.
+
+    Raises:
+        IntegrityError: `keep.fork`, when a store holds another head of the same number.
+    """
+    applied = keep.state.applied()
+    wanted = Head(number=applied.head, keep_id=keep.keep_id, snapshot=applied.snapshot)
+    found = latest_of(Head, keep.stores, "head", public=keep.public)
+    if found.number < wanted.number:
+        put_head(keep, wanted)
+        record(keep, "vault.healed", {"store": keep.store.label, "object": f"head {wanted.number}"})
+        return wanted
+    if found != wanted:
+        raise IntegrityError(
+            "keep.fork",
+            f"the stores hold head {found.number}, the ledger committed head {wanted.number}: "
+            "they are not of one history",
+            hint="`modelkeep state rebuild`; if it stays, recover from the store you trust",
+        )
+    return wanted
+
+
+def current_snapshot(keep: OpenKeep, reader: Reader | None = None) -> Snapshot:
+    """The snapshot that counts."""
+    return (reader or keep.reader()).snapshot(current_head(keep).snapshot)
+
+
+def record(keep: OpenKeep, kind: str, facts: dict[str, Fact]) -> int:
+    """Record one entry, durably, then bring State up to it.
+
+    Returns:
+        The entry's index.
+    """
+    entry = Entry(kind=kind, at_ns=keep.clock.now_ns(), actor=keep.actor, facts=facts)
+    index = keep.recorder.record([entry])
+    replay(keep)
+    return index
+
+
+def record_damages(keep: OpenKeep, damages: Sequence[Damage]) -> None:
+    """Record what reads came across, one entry per object and store."""
+    for damage in damages:
+        record(
+            keep,
+            "vault.healed" if damage.healed else "vault.damaged",
+            {"store": damage.store, "object": damage.object, "code": damage.code},
+        )
+
+
+def replay(keep: OpenKeep) -> int:
+    """Apply what the ledger holds beyond State; finish commits that lack their head.
+
+    Returns:
+        How many entries were applied.
+
+    Raises:
+        IntegrityError: `keep.history`, when State is ahead of the ledger: one was rolled back.
+    """
+    start = keep.state.applied().entries
+    batch: list[Entry] = []
+    heads: list[Entry] = []
+    position = start
+    for index, entry in keep.history(start):
+        if index != position:
+            raise IntegrityError("keep.history", f"ledger entry {position} is missing")
+        position += 1
+        batch.append(entry)
+        if entry.kind == "vault.committed":
+            heads.append(entry)
+        if len(batch) >= REPLAY_BATCH:
+            _apply(keep, position - len(batch), batch, heads)
+            batch, heads = [], []
+    if batch:
+        _apply(keep, position - len(batch), batch, heads)
+    return position - start
+
+
+def _apply(keep: OpenKeep, first: int, batch: list[Entry], heads: list[Entry]) -> None:
+    for entry in heads:
+        put_head(keep, _committed(keep, entry))
+    keep.state.apply(first, batch)
+
+
+def put_head(keep: OpenKeep, head: Head) -> None:
+    """Write a head into the authoritative store, over a damaged one; idempotent."""
+    name, raw = series_member("head", head, signer=keep.keys.signer)
+    try:
+        keep.store.put(name, raw)
+    except IntegrityError:
+        keep.store.delete(name)
+        keep.store.put(name, raw)
+
+
+def _committed(keep: OpenKeep, entry: Entry) -> Head:
+    number, snapshot = entry.facts.get("head"), entry.facts.get("snapshot")
+    if not isinstance(number, int) or not isinstance(snapshot, str):
+        raise IntegrityError("keep.entry", "a vault.committed entry names no head")
+    return Head(number=number, keep_id=keep.keep_id, snapshot=snapshot)

@@ -1,0 +1,399 @@
+"""The ledger's sequencer: write-ahead journal -> tiles -> signed checkpoint -> every store.
+
+Order of truth. An entry is recorded when its frame in the write-ahead journal is durable; its
+index is the frame's position. What is published is made from durable frames only. Per store:
+
+    entry bundles, body bundles, tiles -> checkpoint -> superseded objects away
+    and when every store has it: journal segments before the oldest kept checkpoint away
+
+The first store is published to; the others get what the first one has, each from its own last
+valid checkpoint on, out of the journal or, where that is gone, out of the first store. A crash
+anywhere leaves objects that the next publication writes again, byte for byte, so nothing that was
+acknowledged is lost and no checkpoint contradicts an earlier one. If an object beyond the last
+valid checkpoint holds other bytes, it is damage and is replaced (and reported); a valid
+checkpoint is never replaced.
+
+A journal that is shorter than a checkpoint in any reachable store was rolled back. Going on
+would sign a second history, so opening refuses.
+
+Thread use: `append` in one thread, `publish_first` in one, `replicate(n)` in one per store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from modelkeep.core.entry import Entry
+from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
+from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.signatures import Signer
+from modelkeep.flows.ledger_read import LogAccess, healed_log
+from modelkeep.ledger.checkpoint import Checkpoint, checked_origin, signed_checkpoint
+from modelkeep.ledger.entry import SALT_BYTES, CommittedBody, committed, opened_frame, sealed_frame
+from modelkeep.ledger.growth import bundle_start, growth
+from modelkeep.ledger.log import LogReader, published_bodies
+from modelkeep.ledger.settings import LedgerSettings
+from modelkeep.ledger.tiles import (
+    checkpoint_name,
+    parsed_checkpoint_size,
+    parsed_place,
+    partial_places,
+    place_name,
+    superseded,
+)
+from modelkeep.ledger.tree import TILE_WIDTH, Edge
+from modelkeep.ports.entropy import Entropy
+from modelkeep.ports.journal import Journal
+from modelkeep.ports.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """How far one store got.
+
+    Attributes:
+        size: entries under its last checkpoint.
+        healed: names of damaged objects that were written anew.
+        error: what stopped it; it catches up next time.
+    """
+
+    label: str
+    size: int
+    healed: tuple[str, ...] = ()
+    error: KeepError | None = None
+
+
+@dataclass(slots=True)
+class _Copy:
+    """Where the log stands in one store."""
+
+    log: LogReader
+    checkpoint: Checkpoint | None
+    edge: Edge
+    kept: list[int]
+    is_tidy: bool = False
+    healed: list[str] = field(default_factory=list)
+
+
+class Sequencer:
+    """Appends entries durably and publishes them under signed checkpoints.
+
+    Args:
+        journal: the write-ahead journal, open for writing; its positions are the log's indices.
+        stores: the first is authoritative.
+        body_key: encrypts bodies in the journal and in the stores.
+
+    Raises:
+        IntegrityError: `ledger.behind`, when a store holds a checkpoint beyond the journal.
+        UnavailableError: `store.read`, when the first store cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        origin: str,
+        journal: Journal,
+        stores: Sequence[Store],
+        signer: Signer,
+        body_key: Secret,
+        entropy: Entropy,
+        settings: LedgerSettings | None = None,
+    ) -> None:
+        self.origin = checked_origin(origin)
+        self._journal = journal
+        self._logs = tuple(LogReader(store, origin) for store in stores)
+        self._signer = signer
+        self._body_key = body_key
+        self._entropy = entropy
+        self._kept_max = (settings or LedgerSettings()).checkpoints_kept
+        self._copies: dict[int, _Copy] = {}
+        for number, log in enumerate(self._logs):
+            try:
+                self._demand_not_behind(log, log.latest(public=signer.public).size)
+            except UnavailableError:
+                if number == 0:
+                    raise
+
+    @property
+    def size(self) -> int:
+        """Entries that are recorded, published or not."""
+        return self._journal.next_position()
+
+    @property
+    def published_size(self) -> int:
+        """Entries under the first store's last checkpoint, as far as this sequencer knows."""
+        return self._size_in(0)
+
+    @property
+    def stores_count(self) -> int:
+        """How many stores there are to publish to."""
+        return len(self._logs)
+
+    def append(self, entries: Sequence[Entry]) -> int:
+        """Record entries in order; durable on return.
+
+        Returns:
+            The index of the first.
+
+        Raises:
+            UsageError: `ledger.entry_size`; nothing is recorded.
+            UnavailableError: `journal.write`; nothing is recorded.
+        """
+        first = self._journal.next_position()
+        random = self._entropy.random_bytes(2 * SALT_BYTES * len(entries))
+        frames = []
+        for at, entry in enumerate(entries):
+            salts = random[2 * SALT_BYTES * at :][: 2 * SALT_BYTES]
+            body = committed(entry, salt=salts[:SALT_BYTES])
+            frames.append(
+                sealed_frame(
+                    body,
+                    prefix=self._logs[0].prefix,
+                    index=first + at,
+                    body_key=self._body_key,
+                    salt=salts[SALT_BYTES:],
+                )
+            )
+        if self._journal.append(frames) != first:
+            raise AssertionError("the journal has another writer")
+        return first
+
+    def record(self, entries: Sequence[Entry]) -> int:
+        """Record entries: the `Recorder` port, in-process."""
+        return self.append(entries)
+
+    def publish(self) -> tuple[StoreReport, ...]:
+        """Bring every store up to the journal's end, then let go of what all of them have.
+
+        Returns:
+            One report per store; only the first store's failure is raised.
+
+        Raises:
+            KeepError: what stopped the first store.
+        """
+        self.publish_first()
+        reports = [self.report(0)]
+        for number in range(1, len(self._logs)):
+            try:
+                self.replicate(number)
+                reports.append(self.report(number))
+            except KeepError as error:
+                reports.append(self.report(number, error=error))
+        self.release()
+        return tuple(reports)
+
+    def publish_first(self) -> Checkpoint | None:
+        """Publish to the first store; its checkpoint (None while the log is empty).
+
+        Raises:
+            IntegrityError: `ledger.edge`, `ledger.fork`, `ledger.gap`, or of the journal.
+            UnavailableError: of the store or the journal; nothing is lost, try again.
+        """
+        copy = self._copy(0)
+        end = self._journal.next_position()
+        if end > copy.edge.size:
+            edge = self._grown(copy, end, self._journalled(bundle_start(copy.edge.size), end))
+            checkpoint = signed_checkpoint(
+                self.origin, size=end, root=edge.root(), signer=self._signer
+            )
+            self._commit(copy, edge, checkpoint)
+        return copy.checkpoint
+
+    def replicate(self, number: int) -> Checkpoint | None:
+        """Bring one of the other stores up to the first store's checkpoint.
+
+        Raises:
+            KeepError: as `publish_first`; `ledger.fork` before anything is written, when the
+                store holds another history.
+        """
+        wanted = self._copy(0).checkpoint
+        copy = self._copy(number)
+        if wanted is None or copy.edge.size >= wanted.size:
+            return copy.checkpoint
+        start = bundle_start(copy.edge.size)
+        bodies = self._journalled(start, wanted.size, otherwise=self._published)
+        edge = self._grown(copy, wanted.size, bodies)
+        if edge.root() != wanted.root:
+            raise IntegrityError(
+                "ledger.fork",
+                f"{copy.log.store.label}: its tree does not become that of checkpoint "
+                f"{wanted.size}",
+            )
+        self._commit(copy, edge, wanted)
+        return wanted
+
+    def release(self) -> None:
+        """Drop from the journal what every store has had for as long as checkpoints are kept."""
+        oldest = [
+            copy.kept[0] if (copy := self._copies.get(number)) and copy.kept else 0
+            for number in range(len(self._logs))
+        ]
+        self._journal.drop_before(bundle_start(min(oldest)))
+
+    def report(self, number: int, *, error: KeepError | None = None) -> StoreReport:
+        """How far one store got; what was healed is reported once."""
+        copy = self._copies.get(number)
+        healed = tuple(copy.healed) if copy is not None else ()
+        if copy is not None:
+            copy.healed.clear()
+        label = self._logs[number].store.label
+        return StoreReport(label, self._size_in(number), healed, error)
+
+    # -- where a store stands -----------------------------------------------------------------
+
+    def _size_in(self, number: int) -> int:
+        copy = self._copies.get(number)
+        return copy.edge.size if copy is not None else 0
+
+    def _copy(self, number: int) -> _Copy:
+        copy = self._copies.get(number)
+        if copy is None:
+            log = self._logs[number]
+            try:
+                copy = self._opened(log)
+            except (IntegrityError, MissingError) as error:
+                healed = self._healed(number, error)
+                copy = self._opened(log)
+                copy.healed += healed
+            if copy.checkpoint is not None:
+                self._demand_same_history(number, copy.checkpoint)
+            self._copies[number] = copy
+        return copy
+
+    def _opened(self, log: LogReader) -> _Copy:
+        latest = log.latest(public=self._signer.public)
+        self._demand_not_behind(log, latest.size)
+        edge = log.edge(latest.checkpoint) if latest.checkpoint is not None else Edge()
+        kept = [size for size in latest.sizes if size <= latest.size]
+        return _Copy(log, latest.checkpoint, edge, kept)
+
+    def _healed(self, number: int, failure: KeepError) -> tuple[str, ...]:
+        """Heal a store whose last tiles are damaged from the first store that can."""
+        for source in self._logs[:number] + self._logs[number + 1 :]:
+            access = LogAccess(source.store, self.origin, self._signer.public, self._body_key)
+            try:
+                return healed_log(self._logs[number].store, access)
+            except KeepError:
+                continue
+        raise failure
+
+    def _demand_not_behind(self, log: LogReader, size: int) -> None:
+        if size > self._journal.next_position():
+            raise IntegrityError(
+                "ledger.behind",
+                f"{log.store.label} holds a checkpoint of {size} entries, but the write-ahead "
+                f"journal ends at {self._journal.next_position()}: it was rolled back",
+                hint="recover from that store: a recovered ledger goes on as a new log",
+                expected=size,
+                got=self._journal.next_position(),
+            )
+
+    def _demand_same_history(self, number: int, theirs: Checkpoint) -> None:
+        """Compare another store's checkpoint with the first store's tree."""
+        ours = self._copies[0].checkpoint if number else None
+        if ours is None or theirs.size > ours.size:
+            return
+        if self._logs[0].range_root(ours.size)(0, theirs.size) != theirs.root:
+            raise IntegrityError(
+                "ledger.fork",
+                f"{self._logs[number].store.label} holds another history of {theirs.size} entries",
+                hint="keep both stores as evidence; recover into a new log",
+            )
+
+    # -- growing ------------------------------------------------------------------------------
+
+    def _journalled(
+        self,
+        start: int,
+        end: int,
+        *,
+        otherwise: Callable[[int, int], Iterator[CommittedBody]] | None = None,
+    ) -> Iterator[CommittedBody]:
+        """Entries [start, end) from the journal, or from elsewhere when it lets go of them."""
+        prefix = self._logs[0].prefix
+        at = start
+        try:
+            for at, frame in self._journal.read(start):
+                if at >= end:
+                    return
+                yield opened_frame(frame, prefix=prefix, index=at, body_key=self._body_key)
+        except MissingError as error:
+            if otherwise is None or at != start:
+                raise IntegrityError(
+                    "ledger.gap",
+                    f"entry {at} is neither in the journal nor under a checkpoint",
+                    hint="heal the first store from another: `modelkeep ledger verify --heal`",
+                    entry=at,
+                ) from error
+            yield from otherwise(start, end)
+
+    def _published(self, start: int, end: int) -> Iterator[CommittedBody]:
+        log, size = self._logs[0], self._size_in(0)
+        for index in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
+            for body in published_bodies(log, size, index=index, body_key=self._body_key):
+                if start < end:
+                    yield body
+                start += 1
+
+    def _grown(self, copy: _Copy, end: int, bodies: Iterator[CommittedBody]) -> Edge:
+        edge = copy.edge.copy()
+        prefix = copy.log.prefix
+        for name, raw in growth(edge, bodies, prefix=prefix, body_key=self._body_key):
+            self._put(copy, name, raw)
+        if edge.size != end:
+            raise IntegrityError(
+                "ledger.gap",
+                f"the journal gave entries up to {edge.size} of {end}",
+                expected=end,
+                got=edge.size,
+            )
+        return edge
+
+    def _commit(self, copy: _Copy, edge: Edge, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint, last of all; then remove what no kept checkpoint needs."""
+        name = checkpoint_name(copy.log.prefix, checkpoint.size)
+        self._put(copy, name, checkpoint.raw)
+        copy.edge, copy.checkpoint = edge, checkpoint
+        copy.kept.append(checkpoint.size)
+        try:
+            self._tidy(copy)
+        except UnavailableError:
+            copy.is_tidy = False  # leftovers harm nobody: the next publication looks for them
+
+    def _put(self, copy: _Copy, name: str, raw: bytes) -> None:
+        """Write an object; one beyond the last valid checkpoint with other bytes is damage."""
+        store = copy.log.store
+        try:
+            store.put(name, raw)
+        except IntegrityError as error:
+            if error.code != "store.exists" or self._is_valid_checkpoint(copy, name):
+                raise
+            store.delete(name)
+            store.put(name, raw)
+            copy.healed.append(name)
+
+    def _is_valid_checkpoint(self, copy: _Copy, name: str) -> bool:
+        size = parsed_checkpoint_size(copy.log.prefix, name)
+        if size is None:
+            return False
+        try:
+            copy.log.checkpoint(size, public=self._signer.public)
+        except IntegrityError:
+            return False
+        return True
+
+    def _tidy(self, copy: _Copy) -> None:
+        """Remove old checkpoints, then the partial objects that only they needed."""
+        store, prefix = copy.log.store, copy.log.prefix
+        gone = copy.kept[: -self._kept_max]
+        candidates = [place for size in gone for place in partial_places(size)]
+        if not copy.is_tidy:  # once after opening: a crash may have left some
+            places = (parsed_place(prefix, stat.name) for stat in store.list(prefix))
+            candidates = [place for place in places if place is not None]
+        for size in gone:
+            store.delete(checkpoint_name(prefix, size))
+        del copy.kept[: -self._kept_max]
+        for place in superseded(candidates, kept_sizes=copy.kept):
+            store.delete(place_name(prefix, place))
+        copy.is_tidy = True

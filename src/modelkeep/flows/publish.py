@@ -1,0 +1,87 @@
+"""Publishing: which models a service shows, and each one decrypted, proven, in sealed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from modelkeep.core.artifact import Manifest, ModelReference, Schema, parsed_reference
+from modelkeep.core.errors import UsageError
+from modelkeep.flows.keep import OpenKeep, current_snapshot
+from modelkeep.flows.registry import loaded, resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A model that is ready for a runtime; its bytes lie in what `allocate` gave."""
+
+    name: str
+    version: int
+    schema: Schema
+    is_batchable: bool
+    is_default: bool
+
+
+def chosen(keep: OpenKeep, references: Sequence[str]) -> tuple[ModelReference, ...]:
+    """The versions to serve, each once; without references every model's default version.
+
+    Raises:
+        UsageError: `serve.nothing`, when the keep holds no model.
+        MissingError: `model.unknown`.
+    """
+    snapshot = current_snapshot(keep)
+    wanted = [parsed_reference(text) for text in references] or [
+        ModelReference(name=name) for name in sorted({each.name for each in snapshot.artifacts})
+    ]
+    if not wanted:
+        raise UsageError(
+            "serve.nothing",
+            "the keep holds no model to serve",
+            hint="`modelkeep admit FILE --name NAME` lets one in",
+        )
+    found = {
+        (reference.name, resolved(reference, snapshot, keep.state)): None for reference in wanted
+    }
+    return tuple(
+        ModelReference(name=name, selector=str(version)) for name, version in found
+    )
+
+
+def published(
+    keep: OpenKeep, reference: ModelReference, *, allocate: Callable[[int], memoryview]
+) -> Published:
+    """Load one version into memory and say how it may be called.
+
+    Raises:
+        UsageError: `serve.kind`, when no runtime can answer for this kind of model.
+        IntegrityError: `model.damaged`.
+    """
+    file = loaded(keep, reference, allocate=allocate)
+    manifest = file.proof.manifest
+    default = resolved(
+        ModelReference(name=manifest.name), current_snapshot(keep), keep.state
+    )
+    return Published(
+        name=manifest.name,
+        version=manifest.version,
+        schema=_schema(manifest),
+        is_batchable=is_batchable(_schema(manifest)),
+        is_default=manifest.version == default,
+    )
+
+
+def is_batchable(schema: Schema) -> bool:
+    """Whether calls may be joined: every input and output has a free first dimension, and only
+    that one is free."""
+    ports = (*schema.inputs, *schema.outputs)
+    return all(port.shape[:1] == (-1,) and -1 not in port.shape[1:] for port in ports)
+
+
+def _schema(manifest: Manifest) -> Schema:
+    if manifest.schema is None:
+        raise UsageError(
+            "serve.kind",
+            f"{manifest.name}:{manifest.version} is {manifest.kind}: no runtime can serve it yet",
+            hint="serve ONNX models; other formats are stored, checked and restored",
+        )
+    return manifest.schema

@@ -1,0 +1,120 @@
+"""Recovery, the part that stores can tell: from one surviving store to a keep that can serve.
+
+unlock -> configuration -> log verified -> objects copied, each proven -> a new log begins
+What follows needs processes (serve, probe, measure) and is told by `sdk.recovery`. A drill runs
+the same steps into a folder of its own and leaves the surviving store as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelkeep.core.errors import KeepError, MissingError
+from modelkeep.core.record import Record
+from modelkeep.flows.create import Unlocked, origin_of
+from modelkeep.flows.keep import LogEpoch
+from modelkeep.ledger.checkpoint import Checkpoint
+from modelkeep.ledger.log import LogReader
+from modelkeep.ledger.verify import demand_whole, verified_log
+from modelkeep.ports.store import Store
+from modelkeep.vault.objects import series_member
+from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, kind_of
+
+
+class Survived(Record, frozen=True):
+    """What the surviving store proves of the ledger.
+
+    Attributes:
+        entries: under the checkpoint, all logs together.
+        checkpoint: text of the last one; empty when the log had none.
+        is_expected: whether the log contains the checkpoint that the operator expected.
+    """
+
+    entries: int
+    checkpoint: str
+    is_expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What was copied, and what could not be because its own bytes are damaged."""
+
+    objects: int
+    size_bytes: int
+    damaged: tuple[str, ...]
+
+
+def survived(
+    store: Store, opened: Unlocked, *, public: bytes, expected: Checkpoint | None
+) -> Survived:
+    """Verify the last log of a surviving store, every object of it.
+
+    Raises:
+        IntegrityError: located, when the log is damaged, or does not contain what was expected.
+    """
+    epoch = opened.epochs[-1]
+    body_key = opened.keys.ledger_body
+    latest = LogReader(store, epoch.origin).latest(public=public)
+    if latest.checkpoint is None:
+        return Survived(entries=epoch.base, checkpoint=epoch.resumed, is_expected=False)
+    report = verified_log(
+        store, origin=epoch.origin, public=public, body_key=body_key, at_least=expected
+    )
+    demand_whole(report)
+    return Survived(
+        entries=epoch.base + report.size,
+        checkpoint=latest.checkpoint.raw.decode(),
+        is_expected=expected is not None,
+    )
+
+
+def copied(
+    source: Store,
+    target: Store,
+    *,
+    verify: Callable[[str, bytes], None],
+    progress: Callable[[int], None] = lambda _: None,
+) -> Copied:
+    """Copy everything that a keep needs into an empty store, the head last; repeatable.
+
+    Ledger objects are copied as they are: `survived` has verified them.
+    """
+    order = {kind: place for place, kind in enumerate((*CONTENT_KINDS, "ledger", *MOVING_KINDS))}
+    wanted = [stat for stat in source.list("") if kind_of(stat.name) in order]
+    count = size_bytes = 0
+    damaged = []
+    for stat in sorted(wanted, key=lambda each: (order[kind_of(each.name)], each.name)):
+        try:
+            raw = source.get(stat.name)
+            if kind_of(stat.name) != "ledger":
+                verify(stat.name, raw)
+            target.put(stat.name, raw)
+        except KeepError as error:
+            if not isinstance(error, MissingError):
+                damaged.append(f"{stat.name}: {error.code}")
+            continue
+        count += 1
+        size_bytes += len(raw)
+        progress(len(raw))
+    return Copied(objects=count, size_bytes=size_bytes, damaged=tuple(damaged))
+
+
+def next_epoch(opened: Unlocked, was: Survived, *, is_empty: bool) -> LogEpoch:
+    """The log that a recovered keep goes on with: a new one, unless the newest is still empty."""
+    newest = opened.epochs[-1]
+    if is_empty:
+        return newest
+    number = newest.number + 1
+    return LogEpoch(
+        number=number,
+        origin=origin_of(opened.keep_id, number),
+        base=was.entries,
+        resumed=was.checkpoint,
+    )
+
+
+def put_epoch(store: Store, epoch: LogEpoch, opened: Unlocked) -> None:
+    """Write a log's record into a store; idempotent."""
+    name, raw = series_member("log", epoch, signer=opened.keys.signer)
+    store.put(name, raw)

@@ -1,0 +1,197 @@
+"""The registry: which models the keep holds, what a reference names, and reading one back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelkeep.core.artifact import Manifest, ModelReference, Schema
+from modelkeep.core.errors import IntegrityError, MissingError
+from modelkeep.core.record import Record, from_msgpack
+from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
+from modelkeep.ports.state import State
+from modelkeep.seal.envelope import Envelope
+from modelkeep.seal.trust import (
+    VerifiedManifest,
+    demand_file,
+    file_of,
+    tensors_at,
+    verified,
+)
+from modelkeep.vault.index import ChunkIndex
+from modelkeep.vault.load import Reader
+from modelkeep.vault.snapshot import RecipeFile, Snapshot, entry_of
+
+DEFAULT_ALIAS = "prod"
+
+
+class ModelSummary(Record, frozen=True):
+    """One model version, for people."""
+
+    name: str
+    version: int
+    kind: str
+    size_bytes: int
+    tensors: int
+    admitted_ns: int
+    digest: str
+    aliases: tuple[str, ...]
+    schema: Schema | None
+    base: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """A model file in memory, proven to be the one that was signed."""
+
+    proof: VerifiedManifest
+    path: str
+    raw: memoryview
+
+
+def model_summaries(keep: OpenKeep) -> tuple[ModelSummary, ...]:
+    """Every model version with its aliases, ordered by name and version."""
+    reader = keep.reader()
+    snapshot = current_snapshot(keep, reader)
+    named: dict[tuple[str, int], list[str]] = {}
+    for model, alias, version in keep.state.aliases():
+        named.setdefault((model, version), []).append(alias)
+    found = []
+    for entry in sorted(snapshot.artifacts, key=lambda each: (each.name, each.version)):
+        proof = proof_of(keep, reader, snapshot, entry.name, entry.version)
+        manifest = proof.manifest
+        found.append(
+            ModelSummary(
+                name=entry.name,
+                version=entry.version,
+                kind=manifest.kind,
+                size_bytes=sum(file.size_bytes for file in manifest.files),
+                tensors=sum(len(file.tensors) for file in manifest.files),
+                admitted_ns=manifest.admitted_ns,
+                digest=proof.digest,
+                aliases=tuple(named.get((entry.name, entry.version), ())),
+                schema=manifest.schema,
+                base=manifest.base,
+                note=manifest.note,
+            )
+        )
+    record_damages(keep, reader.damages)
+    return tuple(found)
+
+
+def manifest_of(keep: OpenKeep, reference: ModelReference) -> Manifest:
+    """The verified manifest of the version that a reference names."""
+    reader = keep.reader()
+    snapshot = current_snapshot(keep, reader)
+    version = resolved(reference, snapshot, keep.state)
+    proof = proof_of(keep, reader, snapshot, reference.name, version)
+    record_damages(keep, reader.damages)
+    return proof.manifest
+
+
+def resolved(reference: ModelReference, snapshot: Snapshot, state: State) -> int:
+    """The version that a reference names: a number, an alias, or by default `prod`, else latest.
+
+    Raises:
+        MissingError: `model.unknown` or `model.alias`.
+    """
+    versions = sorted(
+        entry.version for entry in snapshot.artifacts if entry.name == reference.name
+    )
+    if not versions:
+        raise MissingError(
+            "model.unknown",
+            f"there is no model {reference.name}",
+            hint="`modelkeep models` lists what the keep holds",
+        )
+    aliases = {
+        alias: version for model, alias, version in state.aliases() if model == reference.name
+    }
+    if not reference.selector:
+        return aliases.get(DEFAULT_ALIAS, versions[-1])
+    if reference.selector in aliases:
+        return aliases[reference.selector]
+    if reference.selector.isdecimal() and int(reference.selector) in versions:
+        return int(reference.selector)
+    raise MissingError(
+        "model.unknown",
+        f"{reference.name} has no version or alias {reference.selector}",
+        hint=f"versions: {', '.join(map(str, versions))}; aliases: {', '.join(aliases) or 'none'}",
+    )
+
+
+def set_alias(keep: OpenKeep, reference: ModelReference, alias: str) -> int:
+    """Point an alias at a model version; return the version. Setting it again changes nothing."""
+    version = resolved(reference, current_snapshot(keep), keep.state)
+    if (reference.name, alias, version) not in keep.state.aliases():
+        record(keep, "alias.set", {"model": reference.name, "alias": alias, "version": version})
+    return version
+
+
+def proof_of(
+    keep: OpenKeep, reader: Reader, snapshot: Snapshot, name: str, version: int
+) -> VerifiedManifest:
+    """Read and verify one version's manifest."""
+    entry = entry_of(snapshot, name, version)
+    body = reader.body("envelope", entry.envelope)
+    envelope = from_msgpack(Envelope, body, what=entry.envelope)
+    return verified(envelope, name=name, version=version, trusted=(keep.public,))
+
+
+def loaded(
+    keep: OpenKeep,
+    reference: ModelReference,
+    *,
+    allocate: Callable[[int], memoryview],
+    reader: Reader | None = None,
+) -> LoadedFile:
+    """Decrypt a model's file straight into memory that the caller provides, and prove it.
+
+    manifest verified -> recipe -> segments in place -> the whole file hashed against the manifest.
+    What was damaged on the way and healed is recorded in the ledger.
+
+    Args:
+        allocate: gives a writable view of exactly that many bytes.
+
+    Raises:
+        IntegrityError: `model.damaged`, naming model, version and tensors, when no store has a
+            good copy of a chunk.
+    """
+    reader = reader or keep.reader()
+    snapshot = current_snapshot(keep, reader)
+    version = resolved(reference, snapshot, keep.state)
+    try:
+        proof = proof_of(keep, reader, snapshot, reference.name, version)
+        recipe = reader.recipe(entry_of(snapshot, reference.name, version).recipe)
+        file = recipe.files[0]
+        target = allocate(file.size_bytes)
+        _fill(target, file, reader.index(snapshot), reader, proof.manifest)
+        demand_file(proof, file.path, target)
+    finally:
+        record_damages(keep, reader.damages)
+        reader.damages.clear()
+    return LoadedFile(proof=proof, path=file.path, raw=target)
+
+
+def _fill(
+    target: memoryview, file: RecipeFile, index: ChunkIndex, reader: Reader, manifest: Manifest
+) -> None:
+    try:
+        reader.file_into(target, file, index)
+    except IntegrityError as error:
+        offset, length = error.context.get("offset"), error.context.get("length")
+        if offset is None or length is None:
+            raise
+        hit = [each.name for each in tensors_at(file_of(manifest, file.path), offset, length)]
+        what = f"tensor {', '.join(hit)}" if hit else "the model's structure"
+        raise IntegrityError(
+            "model.damaged",
+            f"{manifest.name}:{manifest.version}: {what} is damaged in every store "
+            f"({file.path}, bytes {offset} to {offset + length})",
+            hint="another version or another copy of the store still serves; see `modelkeep check`",
+            model=manifest.name,
+            version=manifest.version,
+            tensors=", ".join(hit),
+            cause=error.context.get("cause", error.code),
+        ) from error

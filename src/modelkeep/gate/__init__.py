@@ -1,0 +1,1 @@
+"""One call: its state table, authentication, authorisation, schema, limits, balancing decisions."""

@@ -1,0 +1,1 @@
+"""Pure functions over bytes and arrays: tensor headers, arrays on the wire, hashing."""

@@ -1,0 +1,22 @@
+"""Hashing of content: BLAKE3, plain for identities that may be published, keyed for those not."""
+
+from __future__ import annotations
+
+import blake3
+
+from modelkeep.core.digest import Digest
+
+
+def digest_of(raw: bytes | memoryview) -> Digest:
+    """The digest of some bytes: `blake3:<64 hex digits>`."""
+    return Digest("blake3:" + blake3.blake3(raw).hexdigest())
+
+
+def hex_of(raw: bytes | memoryview) -> str:
+    """The bare hex digest, for names of objects."""
+    return blake3.blake3(raw).hexdigest()
+
+
+def keyed_id(key: bytes, raw: bytes | memoryview) -> bytes:
+    """The 32-byte keyed digest of some bytes: nobody without the key can probe for content."""
+    return blake3.blake3(raw, key=key).digest()

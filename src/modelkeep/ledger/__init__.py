@@ -1,0 +1,1 @@
+"""The tamper-evident log: entries, tree, tiles, checkpoints, proofs, verification."""

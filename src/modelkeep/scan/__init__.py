@@ -1,0 +1,1 @@
+"""Admission: pickles, archives, tensors, graphs."""

@@ -1,0 +1,60 @@
+"""How a finding of the scanner is worded: what may be printed, and which weakness it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from modelkeep.core.verdict import Finding, Severity
+
+# Long enough for a dotted name or a path, short enough for one line of a table.
+TEXT_CHARS_MAX = 160
+SUBJECT_CHARS_MAX = 300
+
+# Rule, or the beginning of its name: the reference that fits best. Longest first.
+_REFERENCES: tuple[tuple[str, str], ...] = (
+    ("scan.archive.traversal", "CWE-22"),
+    ("scan.archive.link", "CWE-59"),
+    ("scan.archive.bomb", "CWE-409"),
+    ("scan.archive.duplicate", "CWE-694"),
+    ("scan.archive.", "CWE-436"),
+    ("scan.array.object", "CWE-502, AML.T0011.000"),
+    ("scan.array.", "CWE-20, AML.T0010"),
+    ("scan.format.executable", "CWE-829, AML.T0011"),
+    ("scan.format.polyglot", "CWE-436, AML.T0011.000"),
+    ("scan.format.mismatch", "CWE-436"),
+    ("scan.format.", "AML.T0010"),
+    ("scan.graph.external", "CWE-22, AML.T0010"),
+    ("scan.graph.domain", "CWE-829, AML.T0011"),
+    ("scan.graph.operator", "CWE-94, AML.T0011.000"),
+    ("scan.graph.function", "CWE-674, AML.T0010"),
+    ("scan.graph.", "CWE-20, AML.T0010"),
+    ("scan.pickle.memo", "CWE-789"),
+    ("scan.pickle.limit", "CWE-400"),
+    ("scan.pickle.", "CWE-502, AML.T0011.000"),
+    ("scan.tensors.", "CWE-20, AML.T0010"),
+)
+
+
+def found(rule: str, severity: Severity, subject: str, evidence: str) -> Finding:
+    """Make a finding whose texts are printable and short."""
+    reference = next((text for prefix, text in _REFERENCES if rule.startswith(prefix)), "")
+    return Finding(
+        rule=rule,
+        severity=severity,
+        subject=printable(subject, SUBJECT_CHARS_MAX),
+        evidence=printable(evidence, 2 * TEXT_CHARS_MAX),
+        reference=reference,
+    )
+
+
+def printable(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
+    """The text without what a terminal would obey: escapes for all that does not print, cut."""
+    kept = text if len(text) <= chars_max else text[: chars_max - 1] + "…"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
+
+
+def listed(names: Iterable[str], limit: int = 5) -> str:
+    """A few names and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - limit} more" if len(every) > limit else ""
+    return ", ".join(printable(name, 60) for name in every[:limit]) + more

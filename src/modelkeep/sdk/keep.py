@@ -1,0 +1,475 @@
+"""The owner's side: one keep, opened with its passphrase."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from modelkeep.config import Config, StoreSettings, new_config_text, parsed_config
+from modelkeep.core.artifact import (
+    Canary,
+    Manifest,
+    checked_model_name,
+    parsed_reference,
+)
+from modelkeep.core.entry import Entry, Fact
+from modelkeep.core.errors import KeepError, MissingError, UsageError
+from modelkeep.core.record import from_json
+from modelkeep.core.verdict import Verdict
+from modelkeep.crypto.certificates import new_authority
+from modelkeep.crypto.kdf import Argon2Settings
+from modelkeep.crypto.secret import Secret
+from modelkeep.flows.admit import Admitted, Candidate, admitted, scanned
+from modelkeep.flows.backup import BackupReport, backed_up
+from modelkeep.flows.check import CheckReport, checked
+from modelkeep.flows.create import KEEP_ID_BYTES, abandoned, created
+from modelkeep.flows.keep import LogEpoch, OpenKeep, record
+from modelkeep.flows.ledger_read import LogAccess, healed_log, latest_checkpoint
+from modelkeep.flows.prove import proven_call
+from modelkeep.flows.registry import (
+    ModelSummary,
+    loaded,
+    manifest_of,
+    model_summaries,
+    set_alias,
+)
+from modelkeep.flows.tokens import created_token, revoked_token
+from modelkeep.ledger.checkpoint import Checkpoint, verified_checkpoint, verifier_key
+from modelkeep.ledger.verify import LogReport, verified_log
+from modelkeep.ports.state import Token
+from modelkeep.ports.store import Store
+from modelkeep.scan.settings import ScanSettings
+from modelkeep.sdk.service import Service
+from modelkeep.wiring import (
+    KeepFolder,
+    Warn,
+    World,
+    folder_store,
+    log_access,
+    open_journal,
+    open_keep,
+    passphrase_source,
+    stores_of,
+    write_file,
+)
+
+DEFAULT_ACTOR = "sdk"
+MAIN_STORE = StoreSettings(label="main", path="stores/main")
+
+
+class Keep:
+    """A keep that is open for reading and writing, by one process at a time.
+
+    Args:
+        path: the keep's folder.
+        passphrase: opens the root key.
+        actor: who acts, for the ledger.
+        warn: told what went wrong without stopping anything, such as a store that is away.
+        world: what the keep stands on; the machine itself unless a test says otherwise.
+
+    Raises:
+        MissingError: `keep.missing`.
+        RefusedError: `keys.passphrase`.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        passphrase: str | Secret,
+        actor: str = DEFAULT_ACTOR,
+        warn: Warn = lambda _: None,
+        world: World | None = None,
+    ) -> None:
+        self.folder = _folder(path, world)
+        self._passphrase = _as_secret(passphrase)
+        self._stack = ExitStack()
+        source = passphrase_source(self._passphrase)
+        self._open, self.config = self._stack.enter_context(
+            open_keep(self.folder, source, actor=actor, warn=warn)
+        )
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        passphrase: str | Secret,
+        stores: Mapping[str, str | Path] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 8443,
+        argon2: Argon2Settings | None = None,
+        actor: str = DEFAULT_ACTOR,
+        world: World | None = None,
+    ) -> Self:
+        """Make a keep and open it.
+
+        Args:
+            stores: further stores by label; backups go to them.
+
+        Raises:
+            UsageError: `keep.exists` or `keep.store_taken`.
+        """
+        secret = _as_secret(passphrase)
+        folder = _folder(path, world)
+        _create(folder, secret, stores or {}, host=host, port=port, argon2=argon2)
+        keep = cls(path, passphrase=secret, actor=actor, world=world)
+        keep._record_created()
+        return keep
+
+    @property
+    def keep_id(self) -> str:
+        """16 hex digits that name this keep."""
+        return self._open.keep_id
+
+    @property
+    def opened(self) -> OpenKeep:
+        """What the flows work on."""
+        return self._open
+
+    def admit(
+        self,
+        file: str | Path,
+        *,
+        name: str,
+        canary: Canary | str | Path | None = None,
+        base: str = "",
+        note: str = "",
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Admitted:
+        """Let a model in: scan, sign, seal, store, register as the next version.
+
+        Raises:
+            RefusedError: `verdict.hold` or `verdict.deny`.
+            UsageError: when the file or the name is no good.
+        """
+        if base:
+            parsed_reference(base)
+        with mapped(Path(file)) as raw:
+            return admitted(
+                self._open,
+                Candidate(
+                    name=name,
+                    file_name=Path(file).name,
+                    raw=raw,
+                    canary=_canary(canary),
+                    base=base,
+                    note=note,
+                ),
+                vault=self.config.vault,
+                scan=self.config.scan,
+                progress=progress,
+            )
+
+    def models(self) -> tuple[ModelSummary, ...]:
+        """Every model version with its aliases."""
+        return model_summaries(self._open)
+
+    def manifest(self, reference: str) -> Manifest:
+        """The verified manifest of one model version."""
+        return manifest_of(self._open, parsed_reference(reference))
+
+    def set_alias(self, alias: str, version: str | int) -> int:
+        """Point `name:alias` at a version (or at another alias of the same model)."""
+        named = parsed_reference(alias)
+        if not named.selector:
+            raise UsageError("model.alias", f"{alias!r} is no alias", hint="write NAME:ALIAS")
+        if named.selector.isdecimal():
+            raise UsageError("model.alias", "an alias is not a number", hint="fraud:prod")
+        return set_alias(
+            self._open, parsed_reference(f"{named.name}:{version}"), named.selector
+        )
+
+    def restore(self, reference: str, to: str | Path, *, force: bool = False) -> int:
+        """Write a model's plaintext to a file, atomically; return its size in bytes.
+
+        Raises:
+            UsageError: `restore.exists`.
+            IntegrityError: `model.damaged`; the file is then not there.
+        """
+        target = Path(to)
+        if target.exists() and not force:
+            raise UsageError(
+                "restore.exists", f"{target} exists", hint="name another file, or give --force"
+            )
+        buffers: list[bytearray] = []
+
+        def allocate(size_bytes: int) -> memoryview:
+            buffers.append(bytearray(size_bytes))
+            return memoryview(buffers[-1])
+
+        file = loaded(self._open, parsed_reference(reference), allocate=allocate)
+        write_file(self.folder.world.disk, target, bytes(file.raw))
+        manifest = file.proof.manifest
+        record(
+            self._open,
+            "model.restored",
+            {"model": manifest.name, "version": manifest.version, "manifest": file.proof.digest},
+        )
+        return len(file.raw)
+
+    def new_token(
+        self, principal: str, *, scopes: Sequence[str] = ("infer:*",), expires_ns: int = 0
+    ) -> tuple[str, Secret]:
+        """Make an API key: its id, and its text, which exists nowhere else."""
+        return created_token(
+            self._open, principal=principal, scopes=scopes, expires_ns=expires_ns
+        )
+
+    def tokens(self) -> tuple[Token, ...]:
+        """All API keys: ids, holders, scopes; never the keys."""
+        return self._open.state.tokens()
+
+    def revoke_token(self, token_id: str) -> None:
+        """Revoke an API key; a running gateway refuses it within a second."""
+        revoked_token(self._open, token_id)
+
+    def backup(self, *, progress: Callable[[int], None] = lambda _: None) -> tuple[
+        BackupReport, ...
+    ]:
+        """Bring every other store up to the first one; prove that each would do alone."""
+        return backed_up(self._open, progress=progress)
+
+    def check(
+        self,
+        *,
+        read_data: bool = False,
+        repair: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> CheckReport:
+        """Check that every store holds what it must."""
+        return checked(self._open, read_data=read_data, repair=repair, progress=progress)
+
+    def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
+        """The ledger's entries from an index on."""
+        return self._open.history(start)
+
+    def verify_ledger(
+        self, *, store: str = "", expected: bytes = b"", repair: bool = False
+    ) -> tuple[tuple[str, LogReport], ...]:
+        """Verify every object of every log in every store (or in one).
+
+        Args:
+            expected: a signed checkpoint that must be in the history.
+            repair: replace what another store has whole.
+
+        Returns:
+            (store label, report) per store and log.
+        """
+        if expected:
+            self._demand_expected(expected)
+        stores = self._named_stores(store)
+        found = []
+        for each in stores:
+            for epoch in self._open.epochs:
+                report = self._verified(each, epoch, expected)
+                if report is not None and repair and not report.is_whole:
+                    self._heal_log(each, epoch)
+                    report = self._verified(each, epoch, expected)
+                if report is not None:
+                    found.append((each.label, report))
+        return tuple(found)
+
+    def checkpoint(self) -> Checkpoint:
+        """The latest signed checkpoint."""
+        return latest_checkpoint(self._access(self._open.store, self._open.epochs[-1]))
+
+    def verifier_key(self) -> str:
+        """The log's public key in C2SP form, for any public verifier of signed notes."""
+        access = self._access(self._open.store, self._open.epochs[-1])
+        return verifier_key(access.origin, access.public)
+
+    def prove(self, receipt: str) -> dict[str, Any]:
+        """Prove that one call was recorded, from its receipt; see `flows.prove`."""
+        name, colon, position = receipt.rpartition(":")
+        if not colon or not position.isdecimal() or not checked_model_name(name):
+            raise UsageError(
+                "receipt.form", f"{receipt[:80]!r} is no receipt", hint="gateway-0-0:17"
+            )
+        journal = open_journal(self.folder.journals_folder / name, writable=False)
+        access = self._access(self._open.store, self._open.epochs[-1])
+        return proven_call(access, journal, name=name, position=int(position))
+
+    def record_drill(self, facts: Mapping[str, Fact]) -> int:
+        """Record what a recovery or its rehearsal came to."""
+        return record(self._open, "drill.measured", dict(facts))
+
+    @property
+    def passphrase(self) -> Secret:
+        """What opened this keep, for a service that is started from it."""
+        return self._passphrase
+
+    def serve(self) -> Service:
+        """Start the service as a child of this process; the keep is closed first."""
+        self.close()
+        return Service(self.folder.path, self._passphrase)
+
+    def close(self) -> None:
+        """Publish what was recorded, release the keep; idempotent."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _record_created(self) -> None:
+        labels = tuple(store.label for store in self._open.stores)
+        record(self._open, "keep.created", {"keep_id": self.keep_id, "stores": labels})
+
+    def _access(self, store: Store, epoch: LogEpoch) -> LogAccess:
+        return log_access(self._open, epoch, store)
+
+    def _named_stores(self, name: str) -> tuple[Store, ...]:
+        """All stores, the one with a label, or a copy of a store in some folder."""
+        stores = tuple(each for each in self._open.stores if name in ("", each.label))
+        if stores:
+            return stores
+        if Path(name).is_dir():
+            return (folder_store(Path(name), name),)
+        raise MissingError(
+            "store.unknown",
+            f"there is no store {name[:80]!r}",
+            hint=f"stores: {', '.join(each.label for each in self._open.stores)}; or a folder",
+        )
+
+    def _verified(self, store: Store, epoch: LogEpoch, expected: bytes) -> LogReport | None:
+        access = self._access(store, epoch)
+        at_least = None
+        if expected and _origin_of(expected) == epoch.origin:
+            at_least = verified_checkpoint(expected, origin=epoch.origin, public=access.public)
+        try:
+            return verified_log(
+                store,
+                origin=epoch.origin,
+                public=access.public,
+                body_key=access.body_key,
+                at_least=at_least,
+            )
+        except MissingError:
+            return None  # nothing was published to this store yet
+
+    def _demand_expected(self, expected: bytes) -> None:
+        origins = [epoch.origin for epoch in self._open.epochs]
+        if _origin_of(expected) not in origins:
+            raise UsageError(
+                "ledger.origin", "this checkpoint is of another log", hint=f"logs: {origins}"
+            )
+
+    def _heal_log(self, store: Store, epoch: LogEpoch) -> None:
+        for other in self._open.stores:
+            if other is store:
+                continue
+            try:
+                names = healed_log(store, self._access(other, epoch))
+            except KeepError:
+                continue
+            for name in names:
+                record(
+                    self._open,
+                    "vault.healed",
+                    {"store": store.label, "object": name, "code": "ledger"},
+                )
+
+
+def scan(path: str | Path, settings: ScanSettings | None = None) -> Verdict:
+    """Scan one file; nothing in it is executed, imported or unpickled."""
+    with mapped(Path(path)) as raw:
+        return scanned(Path(path).name, raw, settings or ScanSettings())
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[memoryview]:
+    """A file as a read-only memory map, so that size costs no memory.
+
+    Raises:
+        MissingError: `file.missing`.
+        UsageError: `file.read`.
+    """
+    try:
+        with path.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size == 0:
+                yield memoryview(b"")
+                return
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+                view = memoryview(whole)
+                try:
+                    yield view
+                finally:
+                    view.release()
+    except FileNotFoundError as error:
+        raise MissingError("file.missing", f"there is no file {path}") from error
+    except OSError as error:
+        raise UsageError("file.read", f"cannot read {path}: {error.strerror}") from error
+
+
+def _create(
+    folder: KeepFolder,
+    passphrase: Secret,
+    stores: Mapping[str, str | Path],
+    *,
+    host: str,
+    port: int,
+    argon2: Argon2Settings | None,
+) -> None:
+    """Write order: see `flows.create`; the mark first, modelkeep.toml last, then the mark goes."""
+    disk, entropy, clock = folder.world.disk, folder.world.entropy, folder.world.clock
+    if disk.size(folder.config_path) is not None:
+        raise UsageError(
+            "keep.exists", f"{folder.path} is a keep already", hint="use it, or name another folder"
+        )
+    disk.make_folder(folder.path)
+    keep_id = entropy.random_bytes(KEEP_ID_BYTES).hex()
+    settings = (
+        MAIN_STORE,
+        *(StoreSettings(label=label, path=str(Path(at).resolve())) for label, at in stores.items()),
+    )
+    text = new_config_text(keep_id=keep_id, stores=settings, host=host, port=port).encode()
+    config = parsed_config(text, what="the new configuration")
+    _remove_abandoned(folder, config)
+    write_file(disk, folder.pending_file, keep_id.encode())
+    authority = new_authority(keep_id=keep_id, now_ns=clock.now_ns())
+    created(
+        stores_of(folder, config),
+        keep_id=keep_id,
+        source=passphrase_source(passphrase, argon2 or config.argon2),
+        authority=authority,
+        config=text,
+        entropy=entropy,
+    )
+    write_file(disk, folder.ca_pem_path, authority.certificate)
+    write_file(disk, folder.config_path, text)
+    disk.unlink(folder.pending_file)
+
+
+def _remove_abandoned(folder: KeepFolder, config: Config) -> None:
+    disk = folder.world.disk
+    if disk.size(folder.pending_file) is not None:
+        former = disk.read(folder.pending_file).decode("ascii", errors="replace")
+        for store in stores_of(folder, config):
+            abandoned(store, former)
+
+
+def _folder(path: str | Path, world: World | None) -> KeepFolder:
+    return KeepFolder(Path(path)) if world is None else KeepFolder(Path(path), world)
+
+
+def _canary(canary: Canary | str | Path | None) -> Canary | None:
+    if canary is None or isinstance(canary, Canary):
+        return canary
+    with mapped(Path(canary)) as raw:
+        return from_json(Canary, bytes(raw), what=str(canary))
+
+
+def _as_secret(passphrase: str | Secret) -> Secret:
+    return passphrase if isinstance(passphrase, Secret) else Secret(passphrase.encode())
+
+
+def _origin_of(checkpoint: bytes) -> str:
+    return checkpoint.partition(b"\n")[0].decode(errors="replace")
+

@@ -1,0 +1,371 @@
+"""Recovery and its rehearsal: from one surviving store to the first correct answer, measured.
+
+unlock -> verify the log -> copy, each object proven -> new log -> State replayed -> serve ->
+probe through the real gateway -> stopwatch -> ledger
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modelkeep.config import Config, StoreSettings, new_config_text, parsed_config
+from modelkeep.core.artifact import CanaryTensor, Manifest, parsed_reference
+from modelkeep.core.errors import IntegrityError, UsageError
+from modelkeep.core.instant import NS_PER_S, rfc3339
+from modelkeep.core.record import Record, to_json
+from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.signatures import Signer
+from modelkeep.drill.measure import Measure, assessed, measured
+from modelkeep.drill.settings import ObjectiveSettings
+from modelkeep.drill.stopwatch import Lap, Stopwatch
+from modelkeep.flows.check import demand_object
+from modelkeep.flows.create import Unlocked, config_of, unlocked
+from modelkeep.flows.recover import Survived, copied, next_epoch, put_epoch, survived
+from modelkeep.kernels.arrays import NUMPY_BY_DTYPE, Array
+from modelkeep.kernels.digest import digest_of
+from modelkeep.ledger.checkpoint import Checkpoint, verified_checkpoint
+from modelkeep.ledger.log import LogReader
+from modelkeep.ports.store import Store
+from modelkeep.sdk.client import Client
+from modelkeep.sdk.keep import Keep
+from modelkeep.sdk.service import Service
+from modelkeep.wiring import KeepFolder, folder_store, passphrase_source, write_file
+
+PROBE_S = 600
+ACTOR = "recovery"
+DRILL_CONTEXT = "drill"
+
+
+class Probe(Record, frozen=True):
+    """One call through the real gateway.
+
+    Attributes:
+        is_proven: whether the answer was compared with the model's canary; without a canary it
+            could only be seen that the model answers.
+    """
+
+    model: str
+    is_proven: bool
+
+
+class DrillResult(Record, frozen=True):
+    """What a recovery or its rehearsal came to; its exact JSON is signed into the ledger.
+
+    Attributes:
+        entries: ledger entries that survived.
+        damaged: objects of the surviving store that could not be copied.
+        missed: what missed its objective; empty when every objective was met.
+    """
+
+    kind: str
+    keep_id: str
+    at: str
+    source: str
+    measure: Measure
+    objectives: ObjectiveSettings
+    missed: tuple[str, ...]
+    laps: tuple[Lap, ...]
+    probes: tuple[Probe, ...]
+    objects: int
+    size_bytes: int
+    entries: int
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a recovery starts from.
+
+    Attributes:
+        target: where the keep is made again.
+        source: folder of the surviving store.
+        port: to listen on instead of the configured one; None keeps that.
+        expected: a signed checkpoint that must be in the history; empty for none.
+        disaster_ns: when it happened; 0 for the start of the recovery.
+    """
+
+    target: Path
+    source: Path
+    passphrase: Secret
+    port: int | None = None
+    expected: bytes = b""
+    disaster_ns: int = 0
+    is_rehearsal: bool = False
+
+
+def recovered(
+    plan: Plan, *, told: Callable[[Lap], None] = lambda _: None
+) -> tuple[DrillResult, Service]:
+    """Bring a keep back and prove it; the service runs on when this returns.
+
+    Args:
+        told: called after each step.
+
+    Raises:
+        UsageError: `recover.exists`, when the target is a keep already.
+        IntegrityError: when the store is damaged beyond use, or lacks what was expected, or an
+            answer is wrong.
+    """
+    folder = KeepFolder(plan.target)
+    clock = folder.world.clock
+    watch = Stopwatch(clock)
+    started_ns = clock.now_ns()
+
+    def lap(name: str) -> float:
+        at_s = watch.lap(name)
+        told(watch.laps()[-1])
+        return at_s
+
+    if folder.world.disk.size(folder.config_path) is not None:
+        raise UsageError("recover.exists", f"{plan.target} is a keep already; it is not replaced")
+    restored = _restored(plan, folder, lap)
+    with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
+        last_ns = _last_entry_ns(keep, restored.was.entries)
+        probe_id, key = keep.new_token(
+            "recovery-probe", expires_ns=clock.now_ns() + PROBE_S * NS_PER_S
+        )
+        manifests = {
+            f"{each.name}:{each.version}": keep.manifest(f"{each.name}:{each.version}")
+            for each in keep.models()
+        }
+        lap("state replayed")
+        service = keep.serve()
+    try:
+        lap("service started")
+        probes = _probed(service, folder, key, manifests)
+        rto_s = lap("first correct answer")
+        result = _result(plan, restored, probes, watch, rto_s, started_ns, last_ns)
+        with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
+            keep.revoke_token(probe_id)
+            keep.record_drill(result_facts(result, keep.opened.keys.signer))
+    except BaseException:
+        service.stop()
+        raise
+    return result, service
+
+
+def drilled(keep: Keep, *, told: Callable[[Lap], None] = lambda _: None) -> DrillResult:
+    """Rehearse a recovery from the second store in a folder that is thrown away.
+
+    Raises:
+        UsageError: `drill.store`, when the keep has one store only.
+    """
+    if len(keep.config.stores) < 2:
+        raise UsageError(
+            "drill.store",
+            "there is no second store to recover from",
+            hint="add a [[stores]] table to modelkeep.toml and run `modelkeep backup`",
+        )
+    source = keep.folder.store_path(keep.config.stores[1]).resolve()
+    target = keep.folder.path / "drill"
+    shutil.rmtree(target, ignore_errors=True)
+    plan = Plan(
+        target=target,
+        source=source,
+        passphrase=keep.passphrase,
+        port=0,
+        is_rehearsal=True,
+    )
+    try:
+        result, service = recovered(plan, told=told)
+        service.stop()
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
+    keep.record_drill(result_facts(result, keep.opened.keys.signer))
+    return result
+
+
+def result_facts(result: DrillResult, signer: Signer) -> dict[str, str | float | bool]:
+    """The ledger entry of a result: its exact JSON, signed, and what people look for."""
+    raw = to_json(result)
+    return {
+        "kind": result.kind,
+        "rto_s": result.measure.rto_s,
+        "rpo_s": result.measure.rpo_s,
+        "met": not result.missed,
+        "freshness": result.measure.freshness,
+        "digest": digest_of(raw),
+        "result": raw.decode(),
+        "signature": signer.sign(raw, context=DRILL_CONTEXT).hex(),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    config: Config
+    was: Survived
+    objects: int
+    size_bytes: int
+    damaged: tuple[str, ...]
+
+
+def _restored(plan: Plan, folder: KeepFolder, lap: Callable[[str], float]) -> _Restored:
+    """The part before any process: unlock, verify, copy, begin a new log, write the folder."""
+    survivor = folder_store(plan.source, "surviving store")
+    opened = unlocked([survivor], passphrase_source(plan.passphrase))
+    lap("root unlocked")
+    raw = config_of([survivor], opened.keys)[1]
+    config = parsed_config(raw, what="the stored configuration")
+    text = _config_text(plan, config, raw)
+    public = Signer(opened.keys.ledger_seed).public
+    was = survived(
+        survivor, opened, public=public, expected=_expected(plan.expected, opened, public)
+    )
+    lap("ledger verified")
+    disk = folder.world.disk
+    disk.make_folder(folder.path)
+    after = parsed_config(text, what="the recovered configuration")
+    main = folder_store(folder.store_path(after.stores[0]), after.stores[0].label)
+    done = copied(
+        survivor, main, verify=lambda name, raw: demand_object(opened, name, raw)
+    )
+    lap("objects copied")
+    _begin_log(plan, opened, was, survivor, main)
+    write_file(disk, folder.ca_pem_path, opened.authority.certificate)
+    write_file(disk, folder.config_path, text)
+    return _Restored(
+        config=config,
+        was=was,
+        objects=done.objects,
+        size_bytes=done.size_bytes,
+        damaged=done.damaged,
+    )
+
+
+def _begin_log(
+    plan: Plan, opened: Unlocked, was: Survived, survivor: Store, main: Store
+) -> None:
+    """Begin a new log; one that an earlier, cut recovery began and never used is taken up."""
+    newest = opened.epochs[-1]
+    sizes = LogReader(survivor, newest.origin).checkpoint_sizes()
+    epoch = next_epoch(opened, was, is_empty=newest.number > 0 and not sizes)
+    put_epoch(main, epoch, opened)
+    if not plan.is_rehearsal:
+        put_epoch(survivor, epoch, opened)
+
+
+def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
+    """The recovered modelkeep.toml: as it was, but for where the store lies and the port."""
+    if plan.is_rehearsal:
+        return new_config_text(
+            keep_id=config.keep_id,
+            stores=(StoreSettings(label=config.stores[0].label, path="stores/main"),),
+            host="127.0.0.1",
+            port=0,
+        ).encode()
+    text = raw.decode()
+    here = str(plan.source.resolve())
+    others = config.stores[1:]
+    if here not in [store.path for store in others]:
+        if len(others) != 1:
+            raise UsageError(
+                "recover.store",
+                f"none of the keep's stores lies in {here}",
+                hint=f"mount it where it was: {', '.join(store.path for store in others)}",
+            )
+        text = text.replace(f'"{others[0].path}"', f'"{here}"')
+    if plan.port is not None:
+        text = re.sub(r"(?m)^port = \d+$", f"port = {plan.port}", text)
+    return text.encode()
+
+
+def _expected(raw: bytes, opened: Unlocked, public: bytes) -> Checkpoint | None:
+    if not raw:
+        return None
+    for epoch in opened.epochs:
+        try:
+            return verified_checkpoint(raw, origin=epoch.origin, public=public)
+        except IntegrityError:
+            continue
+    raise IntegrityError(
+        "recover.expected", "the expected checkpoint is not one of this keep's, or was changed"
+    )
+
+
+def _last_entry_ns(keep: Keep, entries: int) -> int:
+    """When the last surviving entry was recorded."""
+    for _, entry in keep.entries(max(entries - 1, 0)):
+        return entry.at_ns
+    return 0
+
+
+def _probed(
+    service: Service, folder: KeepFolder, key: Secret, manifests: dict[str, Manifest]
+) -> tuple[Probe, ...]:
+    with Client(
+        server=service.url, api_key=key.reveal().decode(), ca=folder.ca_pem_path
+    ) as client:
+        return tuple(_probe(client, name, manifests[name]) for name in service.models)
+
+
+def _probe(client: Client, name: str, manifest: Manifest) -> Probe:
+    """Call a model with its canary; the answer must be the one that was admitted with it.
+
+    Raises:
+        IntegrityError: `recover.answer`.
+    """
+    model = client.load_model(str(parsed_reference(name)))
+    canary = manifest.canary
+    if canary is None:
+        model.predict(_zeros(manifest))
+        return Probe(model=name, is_proven=False)
+    got = model.predict({each.name: _array(each) for each in canary.inputs})
+    for each in canary.outputs:
+        if not np.allclose(got[each.name], _array(each), rtol=0, atol=canary.tolerance):
+            raise IntegrityError(
+                "recover.answer", f"{name} answers its canary call wrongly ({each.name})"
+            )
+    return Probe(model=name, is_proven=True)
+
+
+def _array(tensor: CanaryTensor) -> Array:
+    return np.array(tensor.values, NUMPY_BY_DTYPE[tensor.dtype]).reshape(tensor.shape)
+
+
+def _zeros(manifest: Manifest) -> dict[str, Array]:
+    if manifest.schema is None:
+        raise AssertionError("a served model has a schema")
+    return {
+        port.name: np.zeros([max(n, 1) for n in port.shape], NUMPY_BY_DTYPE[port.dtype])
+        for port in manifest.schema.inputs
+    }
+
+
+def _result(  # noqa: PLR0913, PLR0917
+    plan: Plan,
+    restored: _Restored,
+    probes: tuple[Probe, ...],
+    watch: Stopwatch,
+    rto_s: float,
+    started_ns: int,
+    last_ns: int,
+) -> DrillResult:
+    measure = measured(
+        rto_s=rto_s,
+        checkpoint_ns=last_ns,
+        disaster_ns=plan.disaster_ns or started_ns,
+        is_fresh=restored.was.is_expected,
+    )
+    objectives = restored.config.objectives
+    return DrillResult(
+        kind="drill" if plan.is_rehearsal else "recovery",
+        keep_id=restored.config.keep_id,
+        at=rfc3339(started_ns),
+        source=plan.source.name,
+        measure=measure,
+        objectives=objectives,
+        missed=tuple(finding.evidence for finding in assessed(measure, objectives)),
+        laps=watch.laps(),
+        probes=probes,
+        objects=restored.objects,
+        size_bytes=restored.size_bytes,
+        entries=restored.was.entries,
+        damaged=restored.damaged,
+    )
+

@@ -1,0 +1,123 @@
+"""A running service as a child of this process: started, watched, stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from modelkeep.core.errors import (
+    IntegrityError,
+    KeepError,
+    MissingError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
+from modelkeep.crypto.secret import Secret
+
+STOP_TIMEOUT_S = 45.0
+
+_CLASS_BY_EXIT: dict[int, type[KeepError]] = {
+    kind.exit_status: kind
+    for kind in (UsageError, RefusedError, IntegrityError, MissingError, UnavailableError)
+}
+
+
+class Service:
+    """The supervisor with everything below it.
+
+    Attributes:
+        url: where the gateway listens.
+        models: what it serves, as `name:version`.
+    """
+
+    def __init__(self, folder: Path, passphrase: Secret) -> None:
+        """Start the service; return when it is ready.
+
+        Raises:
+            KeepError: what stopped it from starting.
+        """
+        reading, writing = os.pipe()
+        os.write(writing, passphrase.reveal())
+        os.close(writing)
+        command = [sys.executable, "-I", "-m", "modelkeep.workers.supervisor"]
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [*command, "--keep", str(folder), "--passphrase-fd", str(reading), "--json"],
+            pass_fds=(reading,),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,
+        )
+        os.close(reading)
+        facts = self._first_line()
+        self.url: str = facts["url"]
+        self.models: tuple[str, ...] = tuple(facts["models"])
+        self._folder = folder
+
+    @property
+    def pid(self) -> int:
+        """Of the supervisor."""
+        return self._process.pid
+
+    def processes(self) -> dict[str, int]:
+        """The service's processes by name, as they are now."""
+        facts = json.loads((self._folder / "run" / "service.json").read_bytes())
+        return dict(facts["processes"])
+
+    def stop(self) -> None:
+        """Drain and end; idempotent."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+    def kill(self) -> None:
+        """End the supervisor at once, as a disaster would; what it started ends by itself."""
+        self._process.kill()
+        self._process.wait()
+        self.stop()
+
+    def wait(self) -> int:
+        """Wait for the service to end; its exit status."""
+        return self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _first_line(self) -> dict[str, Any]:
+        stdout = self._process.stdout
+        line = stdout.readline() if stdout is not None else b""
+        if line:
+            return dict(json.loads(line))
+        status = self._process.wait()
+        stderr = self._process.stderr
+        said = stderr.read().decode(errors="replace") if stderr is not None else ""
+        self.stop()
+        raise _failure(status, said)
+
+
+def _failure(status: int, said: str) -> KeepError:
+    """The supervisor's own error, from the last line that it wrote."""
+    lines = said.strip().splitlines()
+    kind = _CLASS_BY_EXIT.get(status, UnavailableError)
+    try:
+        facts = json.loads(lines[-1])
+        return kind(facts["code"], facts["message"], hint=facts["hint"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        last = lines[-1] if lines else f"it ended with status {status}"
+        return kind("serve.start", f"the service did not start: {last}")

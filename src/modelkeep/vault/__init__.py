@@ -1,0 +1,1 @@
+"""Packs, index, snapshots: their bytes, their write order and their read order."""

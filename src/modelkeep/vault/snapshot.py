@@ -1,0 +1,87 @@
+"""Snapshots: one point in time that can be restored; the head that says which one counts."""
+
+from __future__ import annotations
+
+from modelkeep.core.errors import MissingError
+from modelkeep.core.record import Record
+from modelkeep.vault.objects import Numbered
+
+
+class RecipeFile(Record, frozen=True):
+    """How one file is put together: its chunks in order, as (chunk id, length in bytes)."""
+
+    path: str
+    size_bytes: int
+    chunks: tuple[tuple[bytes, int], ...]
+
+
+class Recipe(Record, frozen=True):
+    """The map from an artifact's files to chunk ids; encrypted, never signed by the publisher."""
+
+    files: tuple[RecipeFile, ...]
+
+
+class ArtifactEntry(Record, frozen=True):
+    """One artifact version in a snapshot.
+
+    Attributes:
+        envelope: name of its sealed envelope.
+        recipe: name of its recipe.
+    """
+
+    name: str
+    version: int
+    domain: str
+    envelope: str
+    recipe: str
+
+
+class Snapshot(Record, frozen=True):
+    """Everything that the keep holds at one point in time.
+
+    Attributes:
+        parent: name of the snapshot before this one; empty for the first.
+        indexes: names of all indexes that its recipes may need.
+    """
+
+    taken_ns: int
+    parent: str
+    artifacts: tuple[ArtifactEntry, ...]
+    indexes: tuple[str, ...]
+
+
+class Head(Numbered, frozen=True):
+    """Which snapshot counts: a numbered series, the highest valid member wins.
+
+    It holds nothing but what the ledger's `vault.committed` entry holds too, so a head that was
+    lost or damaged is made again, bit for bit, from the ledger.
+
+    Attributes:
+        snapshot: name of the snapshot; empty before the first commit.
+    """
+
+    keep_id: str
+    snapshot: str
+
+
+def next_version(snapshot: Snapshot, name: str) -> int:
+    """The version that the next artifact of this name gets."""
+    return 1 + max((each.version for each in snapshot.artifacts if each.name == name), default=0)
+
+
+def entry_of(snapshot: Snapshot, name: str, version: int) -> ArtifactEntry:
+    """Find one artifact version.
+
+    Raises:
+        MissingError: `model.unknown`.
+    """
+    for entry in snapshot.artifacts:
+        if entry.name == name and entry.version == version:
+            return entry
+    raise MissingError(
+        "model.unknown",
+        f"there is no model {name}:{version}",
+        hint="`modelkeep models` lists what the keep holds",
+        model=name,
+        version=version,
+    )

@@ -1,0 +1,1 @@
+"""HTTP surfaces: the gateway's protocols."""

@@ -1,0 +1,490 @@
+"""Where everything meets: the only file that knows every adapter and how a keep's folder lies.
+
+Adapters are imported where they are constructed, so that a process pays only for what it uses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelkeep.config import CONFIG_NAME, Config, StoreSettings, parsed_config
+from modelkeep.core.artifact import Schema
+from modelkeep.core.entry import Entry, Fact
+from modelkeep.core.errors import (
+    IntegrityError,
+    KeepError,
+    MissingError,
+    UnavailableError,
+)
+from modelkeep.crypto.kdf import Argon2Settings
+from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.signatures import Signer
+from modelkeep.flows.create import Unlocked, config_copy, config_of, unlocked
+from modelkeep.flows.keep import LogEpoch, OpenKeep, record, replay
+from modelkeep.flows.ledger import Sequencer
+from modelkeep.flows.ledger_read import LogAccess, healed_log, read_entries
+from modelkeep.ports.clock import Clock
+from modelkeep.ports.entropy import Entropy
+from modelkeep.ports.journal import Journal
+from modelkeep.ports.keysource import KeySource
+from modelkeep.ports.recorder import Recorder
+from modelkeep.ports.runtime import Runtime
+from modelkeep.ports.state import State
+from modelkeep.ports.store import Store
+from modelkeep.vault.objects import series_member
+
+if TYPE_CHECKING:
+    from modelkeep.adapters.disk import Disk
+
+LOCK_WAIT_S = 30.0
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a keep stands on; `modelkeep.testing` puts another one under it.
+
+    Attributes:
+        open_state: opens the State database of a path, making it if it is missing.
+    """
+
+    disk: Disk
+    clock: Clock
+    entropy: Entropy
+    open_state: Callable[[Path], State]
+
+
+def real_world() -> World:
+    """The machine itself."""
+    from modelkeep.adapters.disk import RealDisk  # noqa: PLC0415
+
+    return World(
+        disk=RealDisk(),
+        clock=system_clock(),
+        entropy=system_entropy(),
+        open_state=open_state,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class KeepFolder:
+    """How a keep's folder lies on disk.
+
+    modelkeep.toml  ca.pem  state.db  ledger/wal-0/  journals/<gateway>/  stores/main/  run/
+    """
+
+    path: Path
+    world: World = field(default_factory=real_world)
+
+    @property
+    def config_path(self) -> Path:
+        """The configuration; a keep exists when it does."""
+        return self.path / CONFIG_NAME
+
+    @property
+    def ca_pem_path(self) -> Path:
+        """The certificate that clients trust."""
+        return self.path / "ca.pem"
+
+    @property
+    def state_path(self) -> Path:
+        """The State database."""
+        return self.path / "state.db"
+
+    @property
+    def journals_folder(self) -> Path:
+        """Call journals, a folder per gateway."""
+        return self.path / "journals"
+
+    @property
+    def run_folder(self) -> Path:
+        """Sockets and locks of what runs now."""
+        return self.path / "run"
+
+    @property
+    def serve_lock(self) -> Path:
+        """Held by the supervisor."""
+        return self.run_folder / "serve.lock"
+
+    @property
+    def writer_lock(self) -> Path:
+        """Held by whoever changes the keep."""
+        return self.run_folder / "writer.lock"
+
+    @property
+    def ledger_lock(self) -> Path:
+        """Held by the one sequencer: a verb, or the recorder of a running service."""
+        return self.run_folder / "ledger.lock"
+
+    @property
+    def service_file(self) -> Path:
+        """What the supervisor says of the running service."""
+        return self.run_folder / "service.json"
+
+    @property
+    def pending_file(self) -> Path:
+        """The keep id of an initialisation or recovery that is under way."""
+        return self.path / "pending"
+
+    def wal_folder(self, epoch: LogEpoch) -> Path:
+        """The write-ahead journal of one log."""
+        return self.path / "ledger" / f"wal-{epoch.number}"
+
+    def store_path(self, store: StoreSettings) -> Path:
+        """A store's folder; relative paths start at the keep's."""
+        return self.path / store.path
+
+    def run_folder_ready(self) -> None:
+        """Make the folder for locks and sockets."""
+        self.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def short_run_path(self) -> Iterator[str]:
+        """A path to the run folder that fits a Unix socket address (108 bytes), for a moment."""
+        fd = os.open(self.run_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+
+
+def folder_store(path: Path, label: str, disk: Disk | None = None) -> Store:
+    """A store in a folder."""
+    from modelkeep.adapters.store_folder import FolderStore  # noqa: PLC0415
+
+    return FolderStore(path, label, disk)
+
+
+def is_served(folder: KeepFolder) -> bool:
+    """Whether a supervisor runs for this keep."""
+    from modelkeep.adapters.locks import is_held  # noqa: PLC0415
+
+    return is_held(folder.serve_lock)
+
+
+def stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:
+    """All stores of a keep, the authoritative one first."""
+    disk = folder.world.disk
+    return tuple(
+        folder_store(folder.store_path(each), each.label, disk) for each in config.stores
+    )
+
+
+def open_state(path: Path) -> State:
+    """The State database, made if it is missing."""
+    from modelkeep.adapters.state_sqlite import SqliteState  # noqa: PLC0415
+
+    return SqliteState(path)
+
+
+def removed_state(folder: KeepFolder) -> None:
+    """Remove the State database; the next opening of the keep makes it anew from the ledger.
+
+    Raises:
+        UnavailableError: `state.served`, while a gateway reads it.
+    """
+    if is_served(folder):
+        raise UnavailableError(
+            "state.served", "a running service reads State", hint="stop `modelkeep serve` first"
+        )
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{folder.state_path}{suffix}").unlink(missing_ok=True)
+
+
+def open_state_readonly(path: Path) -> State:
+    """The State database, for a process that only asks."""
+    from modelkeep.adapters.state_sqlite import SqliteState  # noqa: PLC0415
+
+    return SqliteState(path, readonly=True)
+
+
+def write_file(disk: Disk, path: Path, raw: bytes) -> None:
+    """Put bytes under a name, atomically and durably, readable by their owner only.
+
+    Raises:
+        UnavailableError: `file.write`.
+    """
+    from modelkeep.adapters.disk import write_replacing  # noqa: PLC0415
+
+    try:
+        write_replacing(disk, path, raw)
+    except OSError as error:
+        raise UnavailableError(
+            "file.write", f"cannot write {path}: {error.strerror}", hint="is the disk full?"
+        ) from error
+
+
+def read_config(folder: KeepFolder) -> tuple[Config, bytes]:
+    """Read a keep's modelkeep.toml; return it with its exact bytes.
+
+    Raises:
+        MissingError: `keep.missing`.
+        ConfigError: see `config.parsed_config`.
+    """
+    try:
+        raw = folder.world.disk.read(folder.config_path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingError(
+            "keep.missing",
+            f"no keep in {folder.path}",
+            hint="go into the keep's folder, or name it: `modelkeep --keep FOLDER …`",
+        ) from None
+    return parsed_config(raw, what=str(folder.config_path)), raw
+
+
+def open_journal(folder: Path, *, writable: bool, disk: Disk | None = None) -> Journal:
+    """A journal in a folder."""
+    from modelkeep.adapters.disk import RealDisk  # noqa: PLC0415
+    from modelkeep.adapters.journal_file import JournalFile  # noqa: PLC0415
+
+    return JournalFile(disk or RealDisk(), folder, writable=writable)
+
+
+def open_runtime(model_fd: int, *, schema: Schema, threads: int) -> Runtime:
+    """A model from its sealed memory file; loads onnxruntime."""
+    from modelkeep.adapters.runtime_onnx import runtime_of_fd  # noqa: PLC0415
+
+    return runtime_of_fd(model_fd, schema=schema, threads=threads)
+
+
+def system_clock() -> Clock:
+    """The machine's clock."""
+    from modelkeep.adapters.system import SystemClock  # noqa: PLC0415
+
+    return SystemClock()
+
+
+def system_entropy() -> Entropy:
+    """The kernel's random generator."""
+    from modelkeep.adapters.system import SystemEntropy  # noqa: PLC0415
+
+    return SystemEntropy()
+
+
+def passphrase_source(
+    passphrase: Secret, settings: Argon2Settings | None = None
+) -> KeySource:
+    """A KeySource from a passphrase."""
+    from modelkeep.adapters.keysource_passphrase import PassphraseSource  # noqa: PLC0415
+
+    return PassphraseSource(
+        passphrase, entropy=system_entropy(), settings=settings or Argon2Settings()
+    )
+
+
+@contextmanager
+def recorder_client(folder: KeepFolder) -> Iterator[Recorder]:
+    """The recorder of a running service."""
+    from modelkeep.adapters.recorder_client import RecorderClient  # noqa: PLC0415
+
+    client = RecorderClient(folder.run_folder)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def open_keep(
+    folder: KeepFolder, source: KeySource, *, actor: str, warn: Warn = lambda _: None
+) -> Iterator[tuple[OpenKeep, Config]]:
+    """Open a keep for reading and writing; one writer at a time.
+
+    While the keep is served, facts go through the service's recorder; otherwise this process is
+    the sequencer, and publishes what it recorded to every store when it is done.
+
+    Raises:
+        MissingError: `keep.missing`.
+        RefusedError: `keys.passphrase`.
+        UnavailableError: `lock.held`.
+        IntegrityError: when neither store holds what a keep needs.
+    """
+    from modelkeep.adapters.locks import held  # noqa: PLC0415
+
+    config, raw = read_config(folder)
+    folder.run_folder_ready()
+    stores = stores_of(folder, config)
+    opened = unlocked(stores, source)
+    if opened.keep_id != config.keep_id:
+        raise IntegrityError(
+            "keep.identity",
+            f"modelkeep.toml is of keep {config.keep_id}, its stores are of {opened.keep_id}",
+        )
+    with ExitStack() as stack:
+        stack.enter_context(
+            held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep")
+        )
+        recorder, journal = _recorder(folder, config, opened, stores, stack, warn)
+        state = folder.world.open_state(folder.state_path)
+        stack.callback(state.close)
+        healed: list[str] = []
+        keep = OpenKeep(
+            keep_id=opened.keep_id,
+            stores=stores,
+            clock=folder.world.clock,
+            entropy=folder.world.entropy,
+            keys=opened.keys,
+            domain=opened.domain,
+            authority=opened.authority,
+            epochs=opened.epochs,
+            state=state,
+            recorder=recorder,
+            history=lambda start: history(opened, stores, journal, start, healed),
+            actor=actor,
+        )
+        _resume(keep, journal)
+        replay(keep)
+        _record_healed(keep, healed)
+        _keep_config(keep, raw)
+        yield keep, config
+
+
+def history(
+    opened: Unlocked,
+    stores: Sequence[Store],
+    journal: Journal | None,
+    start: int,
+    healed: list[str],
+) -> Iterator[tuple[int, Entry]]:
+    """All entries of a keep's logs from an index on, from whichever store has them whole.
+
+    An index counts over all logs. What the authoritative store has damaged is healed from the
+    store that answered, and named in `healed`.
+    """
+    at = start
+    for number, epoch in enumerate(opened.epochs):
+        is_last = number == len(opened.epochs) - 1
+        end = None if is_last else opened.epochs[number + 1].base
+        while end is None or at < end:
+            before = at
+            for index, entry in _of_epoch(
+                opened, epoch, stores, journal if is_last else None, at - epoch.base, healed
+            ):
+                at = epoch.base + index + 1
+                yield at - 1, entry
+                if end is not None and at >= end:
+                    break
+            if at == before:
+                break
+        if end is not None and at < end:
+            raise IntegrityError("keep.history", f"the log {epoch.origin} ends at {at}, not {end}")
+        if is_last and at < start:
+            raise IntegrityError(
+                "keep.history",
+                f"State has applied {start} entries, the ledger holds {at}: it was rolled back",
+                hint="`modelkeep recover` from the store that holds the newest checkpoint",
+            )
+
+
+def log_access(
+    opened: Unlocked | OpenKeep, epoch: LogEpoch, store: Store, journal: Journal | None = None
+) -> LogAccess:
+    """How one log is read from one store."""
+    keys = opened.keys
+    return LogAccess(
+        store=store,
+        origin=epoch.origin,
+        public=Signer(keys.ledger_seed).public,
+        body_key=keys.ledger_body,
+        journal=journal,
+    )
+
+
+def _of_epoch(
+    opened: Unlocked,
+    epoch: LogEpoch,
+    stores: Sequence[Store],
+    journal: Journal | None,
+    start: int,
+    healed: list[str],
+) -> Iterator[tuple[int, Entry]]:
+    failures: list[tuple[Store, KeepError]] = []
+    at = start
+    for store in stores:
+        access = log_access(opened, epoch, store, journal)
+        try:
+            for index, entry in read_entries(access, at):
+                yield index, entry
+                at = index + 1
+        except (IntegrityError, MissingError, UnavailableError) as error:
+            failures.append((store, error))
+            continue
+        for bad, failure in failures:
+            if not isinstance(failure, UnavailableError):
+                healed += [f"{bad.label}:{name}" for name in healed_log(bad, access)]
+        return
+    raise failures[0][1]
+
+
+def _recorder(
+    folder: KeepFolder,
+    config: Config,
+    opened: Unlocked,
+    stores: Sequence[Store],
+    stack: ExitStack,
+    warn: Warn,
+) -> tuple[Recorder, Journal]:
+    from modelkeep.adapters.locks import held  # noqa: PLC0415
+
+    epoch = opened.epochs[-1]
+    wal = folder.wal_folder(epoch)
+    try:
+        stack.enter_context(held(folder.ledger_lock, wait_s=0, what="the ledger has its writer"))
+    except UnavailableError:
+        client = stack.enter_context(recorder_client(folder))
+        return client, open_journal(wal, writable=False, disk=folder.world.disk)
+    journal = open_journal(wal, writable=True, disk=folder.world.disk)
+    stack.callback(journal.close)
+    sequencer = Sequencer(
+        origin=epoch.origin,
+        journal=journal,
+        stores=stores,
+        signer=Signer(opened.keys.ledger_seed),
+        body_key=opened.keys.ledger_body,
+        entropy=folder.world.entropy,
+        settings=config.ledger,
+    )
+    stack.callback(_publish, sequencer, warn)
+    return sequencer, journal
+
+
+def _publish(sequencer: Sequencer, warn: Warn) -> None:
+    for report in sequencer.publish():
+        for name in report.healed:
+            warn(f"{report.label}: {name} was damaged and is written anew")
+        if report.error is not None:
+            warn(f"{report.label} lacks the latest ledger entries: {report.error}")
+
+
+def _resume(keep: OpenKeep, journal: Journal) -> None:
+    """Begin a recovered keep's log with the checkpoint of the log before, which it goes on from."""
+    epoch = keep.epochs[-1]
+    if epoch.number > 0 and journal.next_position() == 0:
+        lines = epoch.resumed.splitlines()
+        facts: dict[str, Fact] = {"origin": epoch.origin, "base": epoch.base}
+        if lines:
+            facts |= {"resumed": lines[0], "size": int(lines[1]), "root": lines[2]}
+        entry = Entry(
+            kind="ledger.resumed", at_ns=keep.clock.now_ns(), actor=keep.actor, facts=facts
+        )
+        keep.recorder.record([entry])
+
+
+def _record_healed(keep: OpenKeep, healed: Sequence[str]) -> None:
+    for each in healed:
+        label, _, name = each.partition(":")
+        record(keep, "vault.healed", {"store": label, "object": name, "code": "ledger"})
+
+
+def _keep_config(keep: OpenKeep, raw: bytes) -> None:
+    """Give the stores a sealed copy of a modelkeep.toml that has changed."""
+    number, stored = config_of(keep.stores, keep.keys)
+    if stored != raw:
+        member = config_copy(keep.keys, number + 1, raw, keep.entropy)
+        keep.store.put(*series_member("config", member, signer=keep.keys.signer))
+        record(keep, "config.changed", {"number": number + 1})

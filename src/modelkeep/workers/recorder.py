@@ -1,0 +1,292 @@
+"""The recorder process: the ledger's only writer while the service runs.
+
+    python -m modelkeep.workers.recorder --plan-fd N
+
+One loop, one thread: it reads requests from the inherited listening socket, appends everything
+that has arrived meanwhile with one fsync (group commit), and answers each request with the index
+of its first entry, never before that is durable. Every quarter second it commits what is new in
+the call journals. Checkpoints are made and carried to the stores by the threads of `publishing`.
+
+It ends when its lifeline becomes readable (the supervisor is gone) or on SIGTERM, after a last
+append and publication. SIGKILL at any moment loses nothing that was acknowledged.
+
+Bounds: connections, bytes of a request, one request per connection at a time, seconds that a
+connection may idle. A reply that a client does not take is dropped with its connection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelkeep.adapters.disk import RealDisk
+from modelkeep.adapters.journal_file import JournalFile
+from modelkeep.adapters.recorder_client import (
+    LENGTH_BYTES,
+    MESSAGE_BYTES_MAX,
+    RecordReply,
+    RecordRequest,
+    framed,
+)
+from modelkeep.core.entry import Entry
+from modelkeep.core.errors import IntegrityError, KeepError, UnavailableError, UsageError
+from modelkeep.core.record import from_msgpack
+from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.signatures import Signer
+from modelkeep.flows.ledger import Sequencer
+from modelkeep.flows.ledger_read import LogAccess, covered_positions
+from modelkeep.ledger.settings import LedgerSettings
+from modelkeep.ports.journal import Journal
+from modelkeep.wiring import folder_store, system_clock, system_entropy
+from modelkeep.workers.plan import RecorderPlan, read_fd, recorder_plan
+from modelkeep.workers.publishing import Publishers, say
+from modelkeep.workers.tailing import ACTOR, CallTails
+
+CONNECTIONS_MAX = 64
+IDLE_S_MAX = 30.0
+RECEIVE_BYTES = 64 * 1024
+LAST_PUBLISH_S_MAX = 5.0
+LAST_REPLICATE_S_MAX = 3.0
+
+
+@dataclass(slots=True)
+class _Connection:
+    """One client, and what it has sent of its request."""
+
+    socket: socket.socket
+    heard_s: float
+    received: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    connection: _Connection
+    entries: tuple[Entry, ...]
+
+
+class Recorder:
+    """The loop."""
+
+    def __init__(self, plan: RecorderPlan, *, settings: LedgerSettings) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._clock = system_clock()
+        self._body_key = Secret(read_fd(plan.body_key_fd))
+        self._signer = Signer(Secret(read_fd(plan.sign_seed_fd)))
+        self._stores = tuple(folder_store(Path(each.path), each.label) for each in plan.stores)
+        self._wal: Journal = JournalFile(
+            RealDisk(),
+            Path(plan.wal_folder),
+            segment_bytes_max=settings.wal_segment_bytes_max,
+            writable=True,
+        )
+        self._sequencer = Sequencer(
+            origin=plan.origin,
+            journal=self._wal,
+            stores=self._stores,
+            signer=self._signer,
+            body_key=self._body_key,
+            entropy=system_entropy(),
+            settings=settings,
+        )
+        self._publishers = Publishers(self._sequencer, gather_s=settings.publish_interval_s / 2)
+        self._tails = CallTails(
+            Path(plan.journals_folder),
+            covered=self._covered,
+            records_max=settings.batch_records_max,
+        )
+        self._listener = socket.socket(fileno=plan.listen_fd)
+        self._connections: dict[int, _Connection] = {}
+        self._selector = selectors.DefaultSelector()
+        self._is_ending = False
+
+    def run(self) -> None:
+        """Record until the end is asked for; then record and publish the rest."""
+        ears, mouth = socket.socketpair()
+        for each in (self._listener, ears, mouth):
+            each.settimeout(0)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
+        signal.set_wakeup_fd(mouth.fileno())
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(ears, selectors.EVENT_READ)
+        self._selector.register(self._plan.lifeline_fd, selectors.EVENT_READ)
+        self._publishers.start()
+        due_s = time.monotonic()
+        while not self._is_ending:
+            requests = self._heard(max(due_s - time.monotonic(), 0.0))
+            self._record(requests)
+            if time.monotonic() >= due_s:
+                self._record_own()
+                self._drop_idle()
+                due_s = time.monotonic() + self._settings.batch_interval_s
+        self._end()
+
+    def _end(self) -> None:
+        self._record(self._heard(0.0))
+        self._record_own()
+        self._publishers.stop(first_s=LAST_PUBLISH_S_MAX, others_s=LAST_REPLICATE_S_MAX)
+        for connection in tuple(self._connections.values()):
+            self._drop(connection)
+        self._wal.close()
+
+    def _covered(self, journals: Collection[str]) -> dict[str, int]:
+        access = LogAccess(
+            store=self._stores[0],
+            origin=self._plan.origin,
+            public=self._signer.public,
+            body_key=self._body_key,
+            journal=self._wal,
+        )
+        return covered_positions(access, journals)
+
+    # -- what others record -------------------------------------------------------------------
+
+    def _heard(self, wait_s: float) -> list[_Request]:
+        """Wait for something to happen; the requests that are complete now."""
+        requests = []
+        for key, _ in self._selector.select(wait_s):
+            if key.fileobj is self._listener:
+                self._accept()
+            elif isinstance(key.data, _Connection):
+                request = self._received(key.data)
+                if request is not None:
+                    requests.append(request)
+            else:
+                self._is_ending = True  # SIGTERM, or the supervisor is gone
+        return requests
+
+    def _accept(self) -> None:
+        while len(self._connections) < CONNECTIONS_MAX:
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                say(f"a connection was lost: {error.strerror}")
+                return
+            client.settimeout(0)
+            connection = _Connection(client, time.monotonic())
+            self._connections[client.fileno()] = connection
+            self._selector.register(client, selectors.EVENT_READ, connection)
+        self._selector.unregister(self._listener)  # until one of them is done
+
+    def _received(self, connection: _Connection) -> _Request | None:
+        """Read what a client sent; its request when that is complete."""
+        try:
+            part = connection.socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            part = b""
+        connection.heard_s = time.monotonic()
+        connection.received += part
+        length = int.from_bytes(connection.received[:LENGTH_BYTES], "big")
+        surplus = len(connection.received) - LENGTH_BYTES - length
+        is_started = len(connection.received) >= LENGTH_BYTES
+        if not part or (is_started and (length > MESSAGE_BYTES_MAX or surplus > 0)):
+            self._drop(connection)  # closed, too long, or a second request before the first answer
+            return None
+        if not is_started or surplus < 0:
+            return None
+        raw = bytes(connection.received[LENGTH_BYTES:])
+        connection.received.clear()
+        try:
+            request = from_msgpack(RecordRequest, raw, what="a request to record")
+        except IntegrityError as error:
+            self._reply(connection, RecordReply(code=error.code, message=error.message))
+            return None
+        return _Request(connection, request.entries)
+
+    def _record(self, requests: Sequence[_Request]) -> None:
+        """Append all requests with one fsync, then answer each."""
+        if not requests:
+            return
+        try:
+            at = self._sequencer.append([entry for each in requests for entry in each.entries])
+        except UsageError as error:
+            if len(requests) == 1:
+                self._refuse(requests, error)
+                return
+            for request in requests:  # one of them is at fault; the others must not suffer
+                self._record([request])
+            return
+        except KeepError as error:
+            self._refuse(requests, error)
+            return
+        for request in requests:
+            self._reply(request.connection, RecordReply(first=at))
+            at += len(request.entries)
+        self._publishers.wake()
+
+    def _refuse(self, requests: Sequence[_Request], error: KeepError) -> None:
+        say(str(error))
+        for request in requests:
+            self._reply(request.connection, RecordReply(code=error.code, message=error.message))
+
+    def _reply(self, connection: _Connection, reply: RecordReply) -> None:
+        message = framed(reply)
+        try:
+            sent = connection.socket.send(message)
+        except OSError:
+            sent = 0
+        if sent != len(message):
+            self._drop(connection)
+
+    def _drop(self, connection: _Connection) -> None:
+        was_full = len(self._connections) >= CONNECTIONS_MAX
+        if self._connections.pop(connection.socket.fileno(), None) is None:
+            return
+        self._selector.unregister(connection.socket)
+        connection.socket.close()
+        if was_full:
+            self._selector.register(self._listener, selectors.EVENT_READ)
+
+    def _drop_idle(self) -> None:
+        oldest_s = time.monotonic() - IDLE_S_MAX
+        for connection in tuple(self._connections.values()):
+            if connection.heard_s < oldest_s:
+                self._drop(connection)
+
+    # -- what it records itself ---------------------------------------------------------------
+
+    def _record_own(self) -> None:
+        """Commit what is new in the call journals, and what is new about the stores."""
+        now_ns = self._clock.now_ns()
+        entries = [
+            Entry(kind=kind, at_ns=now_ns, actor=ACTOR, facts=dict(facts))
+            for kind, facts in self._publishers.news()
+        ]
+        try:
+            steps = self._tails.steps(now_ns)
+            entries += [step.entry for step in steps]
+            if entries:
+                self._sequencer.append(entries)
+                self._tails.done(steps)
+                self._publishers.wake()
+        except (UnavailableError, IntegrityError) as error:
+            say(str(error))  # the journals keep their records; the next round commits them
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read the plan, record until the end."""
+    parser = argparse.ArgumentParser(prog="modelkeep.workers.recorder")
+    parser.add_argument("--plan-fd", type=int, required=True)
+    plan = recorder_plan(parser.parse_args(arguments).plan_fd)
+    try:
+        Recorder(plan, settings=LedgerSettings()).run()
+    except KeepError as error:
+        say(f"{error}; {error.hint}" if error.hint else str(error))
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

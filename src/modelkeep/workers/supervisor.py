@@ -1,0 +1,386 @@
+"""The supervisor: opens the keep, hands sealed memory to the service's processes, keeps them up.
+
+It is the only process of the service that sees the root (until the keyholder is split off), and
+it forgets it before the first client is served: what the others need lies in sealed memory files
+by then. It holds every listening socket, so a process that dies leaves its queue of connections
+to its successor. All other processes hold the reading end of a lifeline: when the supervisor
+dies, however it dies, they end, and the same command starts the service again.
+
+`python -m modelkeep.workers.supervisor --keep FOLDER --passphrase-fd N [--json]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelkeep.adapters.locks import held
+from modelkeep.adapters.memory_file import MemoryFile, sealed_bytes
+from modelkeep.config import Config
+from modelkeep.core.entry import Entry, Fact
+from modelkeep.core.errors import KeepError, UnavailableError
+from modelkeep.core.limits import PASSPHRASE_BYTES_MAX
+from modelkeep.core.record import to_json
+from modelkeep.crypto.certificates import server_certificate
+from modelkeep.crypto.secret import Secret
+from modelkeep.flows.keep import OpenKeep, record
+from modelkeep.flows.publish import Published, chosen, published
+from modelkeep.sdk.client import is_ready
+from modelkeep.wiring import (
+    KeepFolder,
+    open_keep,
+    passphrase_source,
+    recorder_client,
+    system_clock,
+)
+from modelkeep.workers.plan import (
+    GatewayPlan,
+    RecorderPlan,
+    ReplicaPlan,
+    ServedModel,
+    StorePlan,
+)
+from modelkeep.workers.process import Child, stopped
+
+POLL_S = 0.02
+READY_TIMEOUT_S = 60.0
+GRACE_S = 15.0
+BACKLOG = 1024
+# Facts that wait for a recorder that is down: one process restarting for a minute makes 40.
+UNTOLD_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything that the supervisor keeps up.
+
+    Attributes:
+        children: in the order in which they start; they stop in the reverse order.
+        sockets: listening sockets, held for as long as the service runs.
+    """
+
+    url: str
+    models: tuple[Published, ...]
+    children: tuple[Child, ...]
+    sockets: tuple[socket.socket, ...]
+    lifeline: int
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the service until SIGTERM or SIGINT; the exit status is that of the error if any."""
+    parser = argparse.ArgumentParser(prog="modelkeep serve")
+    parser.add_argument("--keep", type=Path, required=True)
+    parser.add_argument("--passphrase-fd", type=int, required=True)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        _serve(KeepFolder(options.keep), options.passphrase_fd, as_json=options.json)
+    except KeepError as error:
+        print(f"modelkeep: error: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"modelkeep: hint: {error.hint}", file=sys.stderr)
+        if options.json:
+            print(to_json(error.as_facts()).decode(), file=sys.stderr)
+        return error.exit_status
+    return 0
+
+
+def _serve(folder: KeepFolder, passphrase_fd: int, *, as_json: bool) -> None:
+    with os.fdopen(passphrase_fd, "rb") as stream:
+        passphrase = Secret(stream.read(PASSPHRASE_BYTES_MAX).rstrip(b"\r\n"))
+    folder.run_folder_ready()
+    with held(folder.serve_lock, wait_s=2.0, what="this keep is being served already"):
+        stop = _stop_requested()
+        service = _prepared(folder, passphrase)
+        del passphrase
+        with held(folder.ledger_lock, wait_s=30.0, what="another command writes the ledger"):
+            try:
+                for child in service.children:
+                    child.start()
+                _await_ready(service, folder, stop)
+                _announce(service, folder, as_json=as_json)
+                _watch(service, folder, stop)
+            finally:
+                folder.service_file.unlink(missing_ok=True)
+                for group in _stop_groups(service):
+                    stopped(group, grace_s=GRACE_S)
+                for each in service.sockets:
+                    each.close()
+
+
+def _prepared(folder: KeepFolder, passphrase: Secret) -> Service:
+    """Open the keep, load and prove the models, and lay out every process's plan."""
+    with open_keep(folder, passphrase_source(passphrase), actor="supervisor") as (keep, config):
+        models = []
+        for reference in chosen(keep, config.serve.models):
+            memory = MemoryFile(f"model-{reference.name}")
+            try:
+                models.append((published(keep, reference, allocate=memory.allocate), memory))
+            except BaseException:
+                memory.dropped()
+                raise
+        names = tuple(f"{each.name}:{each.version}" for each, _ in models)
+        listener = _tcp_listener(config)
+        port = listener.getsockname()[1]
+        url = f"https://{config.serve.host}:{port}"
+        record(keep, "service.started", {"models": names, "url": url})
+        return _laid_out(folder, keep, config, models, listener, url)
+
+
+def _laid_out(
+    folder: KeepFolder,
+    keep: OpenKeep,
+    config: Config,
+    models: list[tuple[Published, MemoryFile]],
+    listener: socket.socket,
+    url: str,
+) -> Service:
+    lifeline_read, lifeline_write = os.pipe2(os.O_CLOEXEC)
+    sockets = [listener]
+    replicas: list[Child] = []
+    served: list[ServedModel] = []
+    for model, memory in models:
+        model_fd = memory.sealed()
+        names = []
+        for number in range(config.serve.replicas):
+            name = f"replica-{model.name}-{model.version}-{number}"
+            unix = _unix_listener(folder, f"{len(replicas)}.sock")
+            sockets.append(unix)
+            names.append(f"{len(replicas)}.sock")
+            replicas.append(
+                _replica(name, model, config, model_fd, unix.fileno(), lifeline_read)
+            )
+        served.append(
+            ServedModel(
+                name=model.name,
+                version=model.version,
+                schema=model.schema,
+                sockets=tuple(names),
+                is_default=model.is_default,
+            )
+        )
+    recorder_socket = _unix_listener(folder, "recorder.sock")
+    sockets.append(recorder_socket)
+    recorder = _recorder(folder, keep, config, recorder_socket.fileno(), lifeline_read)
+    gateway = _gateway(folder, keep, config, tuple(served), listener.fileno(), lifeline_read)
+    return Service(
+        url=url,
+        models=tuple(model for model, _ in models),
+        children=(recorder, *replicas, gateway),
+        sockets=tuple(sockets),
+        lifeline=lifeline_write,
+    )
+
+
+def _replica(
+    name: str, model: Published, config: Config, model_fd: int, listen_fd: int, lifeline_fd: int
+) -> Child:
+    plan = ReplicaPlan(
+        model=model.name,
+        version=model.version,
+        schema=model.schema,
+        model_fd=model_fd,
+        listen_fd=listen_fd,
+        lifeline_fd=lifeline_fd,
+        batchable=model.is_batchable,
+        batch_rows_max=config.serve.batch_rows_max,
+        threads=config.serve.threads,
+    )
+    return Child(
+        name=name, worker="replica", plan=plan, fds=(model_fd, listen_fd, lifeline_fd)
+    )
+
+
+def _recorder(
+    folder: KeepFolder, keep: OpenKeep, config: Config, listen_fd: int, lifeline_fd: int
+) -> Child:
+    seed_fd = sealed_bytes("ledger-seed", keep.keys.ledger_seed.reveal())
+    body_fd = sealed_bytes("ledger-body", keep.keys.ledger_body.reveal())
+    plan = RecorderPlan(
+        listen_fd=listen_fd,
+        lifeline_fd=lifeline_fd,
+        sign_seed_fd=seed_fd,
+        body_key_fd=body_fd,
+        origin=keep.origin,
+        wal_folder=str(folder.wal_folder(keep.epochs[-1]).resolve()),
+        journals_folder=str(folder.journals_folder.resolve()),
+        stores=tuple(
+            StorePlan(label=store.label, path=str(folder.store_path(store).resolve()))
+            for store in config.stores
+        ),
+    )
+    return Child(
+        name="recorder",
+        worker="recorder",
+        plan=plan,
+        fds=(listen_fd, lifeline_fd, seed_fd, body_fd),
+    )
+
+
+def _gateway(
+    folder: KeepFolder,
+    keep: OpenKeep,
+    config: Config,
+    models: tuple[ServedModel, ...],
+    listen_fd: int,
+    lifeline_fd: int,
+) -> Child:
+    hosts = dict.fromkeys(
+        (config.serve.host, "localhost", "127.0.0.1", "::1", *config.serve.hostnames)
+    )
+    certificate = server_certificate(
+        keep.authority, keep_id=keep.keep_id, hosts=tuple(hosts), now_ns=keep.clock.now_ns()
+    )
+    journal = f"gateway-{keep.epochs[-1].number}-0"  # a recovered keep numbers receipts anew
+    tls_fd = sealed_bytes("tls", certificate.reveal())
+    commitment_fd = sealed_bytes("commitments", keep.keys.commitments.reveal())
+    plan = GatewayPlan(
+        listen_fd=listen_fd,
+        lifeline_fd=lifeline_fd,
+        tls_fd=tls_fd,
+        commitment_key_fd=commitment_fd,
+        run_folder=str(folder.run_folder.resolve()),
+        state_path=str(folder.state_path.resolve()),
+        journal_folder=str((folder.journals_folder / journal).resolve()),
+        journal_name=journal,
+        settings=config.gate,
+        models=models,
+    )
+    return Child(
+        name="gateway-0",
+        worker="gateway",
+        plan=plan,
+        fds=(listen_fd, lifeline_fd, tls_fd, commitment_fd),
+    )
+
+
+def _tcp_listener(config: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.serve.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.serve.host, config.serve.port))
+    except OSError as error:
+        raise UnavailableError(
+            "serve.port",
+            f"cannot listen on {config.serve.host}:{config.serve.port}: {error.strerror}",
+            hint="stop what listens there, or set another port in [serve] of modelkeep.toml",
+        ) from error
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _unix_listener(folder: KeepFolder, name: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with folder.short_run_path() as short:
+        path = Path(short, name)
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _stop_requested() -> int:
+    """A descriptor that becomes readable on SIGTERM or SIGINT."""
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writing)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return reading
+
+
+def _is_stopping(stop: int, wait_s: float) -> bool:
+    return bool(select.select([stop], [], [], wait_s)[0])
+
+
+def _await_ready(service: Service, folder: KeepFolder, stop: int) -> None:
+    deadline_s = time.monotonic() + READY_TIMEOUT_S
+    while not is_ready(service.url, ca_pem=folder.ca_pem_path.read_bytes()):
+        for child in service.children:
+            status = child.reaped()
+            if status is not None:
+                raise UnavailableError(
+                    "serve.start",
+                    f"{child.name} ended with status {status} while the service started",
+                    hint="what it wrote stands above",
+                )
+        if _is_stopping(stop, POLL_S) or time.monotonic() > deadline_s:
+            raise UnavailableError("serve.start", "the service did not become ready")
+
+
+def _announce(service: Service, folder: KeepFolder, *, as_json: bool) -> None:
+    facts = _facts(service)
+    folder.service_file.write_bytes(to_json(facts))
+    if as_json:
+        print(to_json({"event": "ready", **facts}).decode(), flush=True)
+        return
+    names = ", ".join(f"{each.name}:{each.version}" for each in service.models)
+    print(f"serving {names} at {service.url} (trust {folder.ca_pem_path})", flush=True)
+
+
+def _facts(service: Service) -> dict[str, object]:
+    return {
+        "pid": os.getpid(),
+        "url": service.url,
+        "models": [f"{each.name}:{each.version}" for each in service.models],
+        "processes": {child.name: child.pid for child in service.children},
+    }
+
+
+def _watch(service: Service, folder: KeepFolder, stop: int) -> None:
+    """Restart whatever ends, and tell the ledger, until somebody asks us to stop."""
+    untold: deque[Entry] = deque(maxlen=UNTOLD_MAX)
+    while not _is_stopping(stop, POLL_S):
+        for child in service.children:
+            pid = child.pid
+            status = child.reaped()
+            if status is not None:
+                untold.append(_fact("process.ended", child.name, pid=pid, status=status))
+        for child in service.children:
+            if child.is_due():
+                child.start()
+                folder.service_file.write_bytes(to_json(_facts(service)))
+                untold.append(_fact("process.started", child.name, pid=child.pid))
+        if untold and service.children[0].process is not None:
+            _tell(folder, untold)
+
+
+def _fact(kind: str, name: str, **facts: Fact) -> Entry:
+    return Entry(
+        kind=kind,
+        at_ns=system_clock().now_ns(),
+        actor="supervisor",
+        facts={"process": name, **facts},
+    )
+
+
+def _tell(folder: KeepFolder, untold: deque[Entry]) -> None:
+    """Hand what happened to the recorder; while it does not answer, the facts wait here."""
+    try:
+        with recorder_client(folder) as recorder:
+            recorder.record(tuple(untold))
+    except UnavailableError:
+        return
+    untold.clear()
+
+
+def _stop_groups(service: Service) -> Iterator[tuple[Child, ...]]:
+    """The gateway first, so that it drains; the recorder last, so that it records the rest."""
+    for worker in ("gateway", "replica", "recorder"):
+        yield tuple(child for child in service.children if child.worker == worker)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
