@@ -337,7 +337,7 @@ def open_keep(
             history=lambda start: history(opened, stores, journal, start, healed),
             actor=actor,
         )
-        _resume(keep, journal)
+        _begin_log(keep, journal)
         replay(keep)
         _record_healed(keep, healed)
         _keep_config(keep, raw)
@@ -461,18 +461,25 @@ def _publish(sequencer: Sequencer, warn: Warn) -> None:
             warn(f"{report.label} lacks the latest ledger entries: {report.error}")
 
 
-def _resume(keep: OpenKeep, journal: Journal) -> None:
-    """Begin a recovered keep's log with the checkpoint of the log before, which it goes on from."""
+def _begin_log(keep: OpenKeep, journal: Journal) -> None:
+    """Record the first entry of an empty log: that the keep was made, or what it goes on from."""
+    if journal.next_position() > 0:
+        return
     epoch = keep.epochs[-1]
-    if epoch.number > 0 and journal.next_position() == 0:
-        lines = epoch.resumed.splitlines()
-        facts: dict[str, Fact] = {"origin": epoch.origin, "base": epoch.base}
-        if lines:
-            facts |= {"resumed": lines[0], "size": int(lines[1]), "root": lines[2]}
-        entry = Entry(
-            kind="ledger.resumed", at_ns=keep.clock.now_ns(), actor=keep.actor, facts=facts
-        )
-        keep.recorder.record([entry])
+    labels = tuple(store.label for store in keep.stores)
+    kind = "keep.created"
+    facts: dict[str, Fact] = {"keep_id": keep.keep_id}
+    if epoch.number > 0:
+        resumed = epoch.resumed.splitlines() or ["", "0", ""]
+        kind = "ledger.resumed"
+        facts |= {"resumed": resumed[0], "size": int(resumed[1]), "root": resumed[2]}
+    entry = Entry(
+        kind=kind,
+        at_ns=keep.clock.now_ns(),
+        actor=keep.actor,
+        facts={**facts, "origin": epoch.origin, "base": epoch.base, "stores": labels},
+    )
+    keep.recorder.record([entry])
 
 
 def _record_healed(keep: OpenKeep, healed: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tritonclient.http as triton
+
 from benchmarks.gateway_starter import digits_model, started
 from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.journal_file import JournalFile

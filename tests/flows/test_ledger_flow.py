@@ -395,6 +395,32 @@ def test_a_store_with_another_history_is_not_written_to():
     assert other.objects == before
 
 
+def test_checkpoints_of_another_key_are_never_replaced():
+    log = Log(10)
+    before = dict(log.store.objects)
+    stranger = Sequencer(
+        origin=ORIGIN,
+        journal=log.journal,
+        stores=[log.store],
+        signer=Signer(Secret(b"x" * 32)),
+        body_key=BODY_KEY,
+        entropy=SeededEntropy(),
+    )
+    with pytest.raises(IntegrityError, match=r"ledger\.checkpoint"):
+        stranger.publish()
+    assert log.store.objects == before
+
+
+def test_a_latest_checkpoint_that_was_damaged_is_written_anew():
+    log = Log(5, 10)
+    name = f"{PREFIX}checkpoint/{10:012d}"
+    right = log.store.objects[name]
+    log.store.objects[name] = right[:-9] + right[-8:]
+    [report] = sequencer_over(log.journal, [log.store]).publish()
+    assert report.healed == (name,)
+    assert log.store.objects[name] == right
+
+
 def test_a_log_with_a_new_origin_lies_beside_the_old_one():
     log = Log(10)
     before = dict(log.store.objects)

@@ -66,6 +66,10 @@ class Disk(Protocol):
         """All files under a folder with their sizes, sorted by path; none if it is missing."""
         ...
 
+    def release(self, path: Path) -> None:
+        """Let go of what `append` may keep open for a file."""
+        ...
+
 
 class RealDisk:
     """The operating system's files. Appended files stay open until `release`."""
@@ -161,7 +165,6 @@ class RealDisk:
         return sorted(found)
 
     def release(self, path: Path) -> None:
-        """Close the file that `append` keeps open."""
         fd = self._open.pop(path, None)
         if fd is not None:
             os.close(fd)

@@ -196,6 +196,8 @@ class JournalFile:
                 self._disk.sync(self._segments[-1].path)
             except OSError as error:
                 raise self._unavailable("journal.write", error) from error
+            finally:
+                self._disk.release(self._segments[-1].path)
 
     # -- writing: the lock is held ------------------------------------------------------------
 
@@ -258,6 +260,8 @@ class JournalFile:
         self._disk.create(path, header_bytes(first))
         self._disk.sync(path)
         self._disk.sync_folder(self._folder)
+        if self._segments:
+            self._disk.release(self._segments[-1].path)
         self._segments = [*self._segments, _Segment(first, path)]
         self._size_bytes = HEADER_BYTES
 

@@ -12,8 +12,8 @@ ready) and is sent `SENDS_MAX` times at most, so that a call that kills replicas
 them for ever. Frames are bounded by `kernels.replica_frames`, and the
 flow checks what a replica says.
 
-Writes of one turn of the event loop are coalesced into one `send`: at 32 connections that is one
-system call for several calls.
+Calls of one turn of the event loop leave in one write (`TOGETHER_CALLS` says to how many
+replicas), and a replica that finds several calls runs them as one batch.
 """
 
 from __future__ import annotations
@@ -43,19 +43,31 @@ SENDS_MAX = 4
 RECONNECT_S_FIRST = 0.01
 RECONNECT_S_MAX = 0.25
 SWEEP_S = 0.05
+# Calls of one turn go to one replica together, when the model is so fast that waking a second
+# process costs more than computing: one wake-up and one run of the model instead of many. A
+# slower model gets its calls one by one, each to the least loaded replica.
+TOGETHER_CALLS = 16
+TOGETHER_S = 0.002
 
 
 class _Pending:
     """A call under way."""
 
-    __slots__ = ("deadline", "frame", "future", "number", "sends")
+    __slots__ = ("deadline", "frame", "future", "number", "sends", "sent_at")
 
     def __init__(
-        self, number: int, frame: bytes, future: asyncio.Future[AnswerFrame], deadline: float
+        self,
+        number: int,
+        frame: bytes,
+        future: asyncio.Future[AnswerFrame],
+        *,
+        sent_at: float,
+        deadline: float,
     ) -> None:
         self.number = number
         self.frame = frame
         self.future = future
+        self.sent_at = sent_at
         self.deadline = deadline
         self.sends = 0
 
@@ -70,7 +82,7 @@ class _Link(asyncio.Protocol):
         self._address = address
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader()
-        self._out: list[bytes] = []
+        self._last_sent = 0.0
         self._is_closed = False
         self._delay_s = RECONNECT_S_FIRST
         self._task: asyncio.Task[None] | None = None
@@ -80,13 +92,14 @@ class _Link(asyncio.Protocol):
         if not self._is_closed:
             self._task = self._group.loop.create_task(self._connected())
 
-    def send(self, pending: _Pending) -> None:
-        """Queue a call; it leaves at the end of this turn of the loop."""
-        pending.sends += 1
-        self.pending[pending.number] = pending
-        if not self._out:
-            self._group.loop.call_soon(self._flush)
-        self._out.append(pending.frame)
+    def send(self, calls: Sequence[_Pending]) -> None:
+        """Send calls in one write."""
+        for pending in calls:
+            pending.sends += 1
+            self.pending[pending.number] = pending
+        assert self._transport is not None
+        frames = [pending.frame for pending in calls]
+        self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def close(self) -> None:
         """Give the connection up."""
@@ -105,6 +118,9 @@ class _Link(asyncio.Protocol):
         try:
             for raw in self._reader.frames(data):
                 self._take(decoded_reply(raw))
+            if self._last_sent:
+                self._group.note_round_trip(self._last_sent)
+                self._last_sent = 0.0
         except IntegrityError as error:
             self._group.complain(f"{self._address}: {error}")
             assert self._transport is not None
@@ -113,7 +129,6 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
         was_ready, self.is_ready = self.is_ready, False
         self._transport = None
-        self._out.clear()
         lost = list(self.pending.values())
         self.pending.clear()
         self._group.lost(self, lost)
@@ -127,6 +142,7 @@ class _Link(asyncio.Protocol):
             pending = self.pending.pop(reply.number, None)
             if pending is not None and not pending.future.done():
                 pending.future.set_result(reply)
+                self._last_sent = pending.sent_at
         elif isinstance(reply, FaultFrame):
             pending = self.pending.pop(reply.number, None)
             if pending is not None and not pending.future.done():
@@ -142,11 +158,6 @@ class _Link(asyncio.Protocol):
         self.is_ready = True
         self._delay_s = RECONNECT_S_FIRST
         group.greeted(self)
-
-    def _flush(self) -> None:
-        if self._out and self._transport is not None:
-            self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
-        self._out.clear()
 
     async def _connected(self) -> None:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -176,19 +187,34 @@ class _Group:
         self.complain = pool.complain
         self.links = [_Link(self, address) for address in addresses]
         self.waiting: list[_Pending] = []
+        self._arrived: list[_Pending] = []
+        self._round_trip_s = 0.0
         self._pool = pool
         self._turn = 0
         self._ready: list[_Link] = []
 
     def place(self, pending: _Pending) -> None:
-        """Send a call to the least loaded replica, or keep it until one is ready."""
+        """Take a call; it is sent at the end of this turn of the loop, with its neighbours."""
+        if not self._arrived:
+            self.loop.call_soon(self._dispatch)
+        self._arrived.append(pending)
+
+    def _dispatch(self) -> None:
+        """Send what arrived to the least loaded replicas, or keep it until one is ready."""
+        arrived, self._arrived = self._arrived, []
         ready = self._ready
         if not ready:
-            self.waiting.append(pending)
+            self.waiting += arrived
             return
-        self._turn += 1
-        index = least_loaded([len(link.pending) for link in ready], turn=self._turn)
-        ready[index].send(pending)
+        together = TOGETHER_CALLS if self._round_trip_s < TOGETHER_S else 1
+        for start in range(0, len(arrived), together):
+            self._turn += 1
+            index = least_loaded([len(link.pending) for link in ready], turn=self._turn)
+            ready[index].send(arrived[start : start + together])
+
+    def note_round_trip(self, sent_at: float) -> None:
+        """Learn how long this model takes, replica's queue included; slowly forgets."""
+        self._round_trip_s += (self.loop.time() - sent_at - self._round_trip_s) / 16
 
     def greeted(self, link: _Link) -> None:
         """A replica is ready: give it what waits."""
@@ -224,11 +250,23 @@ class _Group:
             late = [each for each in link.pending.values() if each.deadline <= now]
             for each in late:
                 del link.pending[each.number]
-                _expire(each, "gate.deadline", "no replica answered in time")
+                _fail(
+                    each,
+                    UnavailableError(
+                        "gate.deadline", "no replica answered in time", hint="try again later"
+                    ),
+                )
         if self.waiting:
             for each in self.waiting:
                 if each.deadline <= now:
-                    _expire(each, "gate.no_replica", f"no replica of {self.model} is ready")
+                    _fail(
+                        each,
+                        UnavailableError(
+                            "gate.no_replica",
+                            f"no replica of {self.model} is ready",
+                            hint="try again later",
+                        ),
+                    )
             self.waiting = [each for each in self.waiting if not each.future.done()]
 
 
@@ -275,8 +313,11 @@ class ReplicaPool:
             number, tuple(each.shape for each in inputs), tuple(each.raw for each in inputs)
         )
         future: asyncio.Future[AnswerFrame] = self.loop.create_future()
-        deadline = self.loop.time() + self._call_timeout_s
-        self._groups[model, version].place(_Pending(number, frame, future, deadline))
+        now = self.loop.time()
+        deadline = now + self._call_timeout_s
+        self._groups[model, version].place(
+            _Pending(number, frame, future, sent_at=now, deadline=deadline)
+        )
         return future
 
     def ready_count(self, model: str, version: int) -> int:
@@ -302,9 +343,9 @@ class ReplicaPool:
         self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
 
 
-def _expire(pending: _Pending, code: str, message: str) -> None:
+def _fail(pending: _Pending, error: KeepError) -> None:
     if not pending.future.done():
-        pending.future.set_exception(UnavailableError(code, message, hint="try again later"))
+        pending.future.set_exception(error)
 
 
 def _fault(reply: FaultFrame) -> KeepError:

@@ -131,6 +131,11 @@ def _store(
         if not any(kind_of(name) == kind for name in there):
             _lost(keep, store, f"{kind}/000000000000", seen, repair=repair)
     own = latest(Head, store, "head", public=keep.public).member
+    if own.number < keep.state.applied().head:
+        evidence = f"head {own.number} of {keep.state.applied().head}: run `modelkeep backup`"
+        seen.findings.append(
+            _finding("check.behind", store, "head", evidence, severity=Severity.MEDIUM)
+        )
     alone = Reader(stores=keep.stores, domain=keep.domain, public=keep.public, may_heal=repair)
     for name, size_bytes in needed(alone, own.snapshot):
         if name not in there and store.stat(name) is None:

@@ -231,14 +231,17 @@ class Sequencer:
         ]
         self._journal.drop_before(bundle_start(min(oldest)))
 
+    def label_of(self, number: int) -> str:
+        """The label of one store."""
+        return self._logs[number].store.label
+
     def report(self, number: int, *, error: KeepError | None = None) -> StoreReport:
         """How far one store got; what was healed is reported once."""
         copy = self._copies.get(number)
         healed = tuple(copy.healed) if copy is not None else ()
         if copy is not None:
             copy.healed.clear()
-        label = self._logs[number].store.label
-        return StoreReport(label, self._size_in(number), healed, error)
+        return StoreReport(self.label_of(number), self._size_in(number), healed, error)
 
     # -- where a store stands -----------------------------------------------------------------
 
@@ -263,6 +266,15 @@ class Sequencer:
 
     def _opened(self, log: LogReader) -> _Copy:
         latest = log.latest(public=self._signer.public)
+        if latest.checkpoint is None and latest.sizes:
+            # All of them signed by somebody else look the same as the only one damaged. To start
+            # anew would replace them, so only another store may decide.
+            raise IntegrityError(
+                "ledger.checkpoint",
+                f"{log.store.label}: none of {len(latest.sizes)} checkpoints of {self.origin} is "
+                "valid",
+                hint="is it the right signing key? `modelkeep ledger verify` says more",
+            )
         self._demand_not_behind(log, latest.size)
         edge = log.edge(latest.checkpoint) if latest.checkpoint is not None else Edge()
         kept = [size for size in latest.sizes if size <= latest.size]
@@ -297,7 +309,7 @@ class Sequencer:
         if self._logs[0].range_root(ours.size)(0, theirs.size) != theirs.root:
             raise IntegrityError(
                 "ledger.fork",
-                f"{self._logs[number].store.label} holds another history of {theirs.size} entries",
+                f"{self.label_of(number)} holds another history of {theirs.size} entries",
                 hint="keep both stores as evidence; recover into a new log",
             )
 
@@ -323,7 +335,7 @@ class Sequencer:
                 raise IntegrityError(
                     "ledger.gap",
                     f"entry {at} is neither in the journal nor under a checkpoint",
-                    hint="heal the first store from another: `modelkeep ledger verify --heal`",
+                    hint="heal the first store from another: `modelkeep ledger verify --repair`",
                     entry=at,
                 ) from error
             yield from otherwise(start, end)
@@ -389,7 +401,10 @@ class Sequencer:
         gone = copy.kept[: -self._kept_max]
         candidates = [place for size in gone for place in partial_places(size)]
         if not copy.is_tidy:  # once after opening: a crash may have left some
-            places = (parsed_place(prefix, stat.name) for stat in store.list(prefix))
+            names = [stat.name for stat in store.list(prefix)]
+            sizes = (parsed_checkpoint_size(prefix, name) for name in names)
+            gone += [size for size in sizes if size is not None and size < copy.kept[0]]
+            places = (parsed_place(prefix, name) for name in names)
             candidates = [place for place in places if place is not None]
         for size in gone:
             store.delete(checkpoint_name(prefix, size))

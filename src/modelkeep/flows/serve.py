@@ -93,7 +93,7 @@ Render = Callable[["Served", CheckedCall, Sequence[Tensor]], Rendered]
 
 
 class Reply(Row, frozen=True):
-    """What may leave now.
+    """What may leave now; whoever sends it steps the call's passage to SENT first.
 
     Attributes:
         position: of the call's record in the journal; -1 for a refusal before authentication.
@@ -258,8 +258,6 @@ class Serving:
     async def _computed(
         self, call: Call, served: Served, body: bytes, head_bytes: int | None, render: Render
     ) -> Rendered:
-        if self.is_stopping:
-            raise UnavailableError("gate.stopping", "this gateway is stopping", hint="try again")
         demand_slot(self.in_flight - 1, self.settings)
         checked = served.check.checked(body, head_bytes=head_bytes)
         call.passage.step(Step.JUDGE)

@@ -12,6 +12,7 @@ caller meant. Names and shapes are compared before any value is decoded.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -183,6 +184,7 @@ def cleared(schema: Schema, shapes: Any, tensors: Any) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=1024)  # callers repeat their shapes; the answer is worth 1 us a tensor
 def fits(wanted: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     """Whether a shape is one that the schema allows; free dimensions are at least 1."""
     if shape == wanted:

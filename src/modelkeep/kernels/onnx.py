@@ -24,14 +24,15 @@ from modelkeep.kernels.onnxmodel import (
 )
 from modelkeep.kernels.protobuf import FIXED32, FIXED64, LENGTH, VARINT, Field, Runs, run_of
 
-# Exports of the largest language models have some 50,000 nodes.
+# What one file may hold in all, so that reading it stays under 200 MB and ten seconds. A language
+# model of a hundred layers has some ten thousand nodes.
 NODES_MAX = 200_000
-# Names are identifiers with scopes in them; the longest seen in public models are under 1 kB.
+# Names of values, nodes and operators: four to six per node.
+NAMES_MAX = 1_200_000
+NAMES_BYTES_MAX = 64 * 1024 * 1024
+# Names are identifiers with scopes in them.
 NAME_BYTES_MAX = 16 * 1024
-# Inputs, outputs and imports of one model, in all: a node has a handful.
-NAMES_MAX = 4_000_000
-# Fields of one file in all, runs counted once: the largest exports have some 3 million; a hostile
-# file of a hundred million tiny ones would be read for minutes.
+# Fields, runs counted once, at about a microsecond each.
 FIELDS_MAX = 5_000_000
 # A report of unknown fields is read by a person.
 UNKNOWN_MAX = 20
@@ -130,12 +131,22 @@ _EXTERNAL = 1  # TensorProto.DataLocation
 class _Reader:
     """One pass over one file; counts what it has met so that a hostile file stays bounded."""
 
-    __slots__ = ("_fields", "_names", "_nodes", "_tensors", "_unknown", "_unshaped", "_view")
+    __slots__ = (
+        "_fields",
+        "_name_bytes",
+        "_names",
+        "_nodes",
+        "_tensors",
+        "_unknown",
+        "_unshaped",
+        "_view",
+    )
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
         self._fields = 0
         self._nodes = 0
+        self._name_bytes = 0
         self._names = 0
         self._tensors = 0
         self._unknown: dict[str, None] = {}
@@ -432,8 +443,9 @@ class _Reader:
 
     def _text(self, field: Field) -> str:
         self._names = _counted(self._names, NAMES_MAX, "names")
-        if field.length > NAME_BYTES_MAX:
-            message = f"a name has {field.length} bytes"
+        self._name_bytes += field.length
+        if field.length > NAME_BYTES_MAX or self._name_bytes > NAMES_BYTES_MAX:
+            message = f"a name has {field.length} bytes, all so far {self._name_bytes}"
             raise IntegrityError("onnx.text", message, limit_bytes=NAME_BYTES_MAX)
         try:
             return str(self._view[field.offset : field.offset + field.length], "utf-8")

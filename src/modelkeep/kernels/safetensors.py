@@ -17,8 +17,8 @@ from modelkeep.core.errors import IntegrityError
 from modelkeep.core.limits import TENSOR_RANK_MAX, TENSORS_MAX
 
 PREFIX_BYTES = 8
-# The format's own limit is 100 MB; the largest published shard has under 1 MB, and decoding takes
-# about ten times the header in memory.
+# The format's own limit is 100 MB, but decoding takes about ten times the header in memory; 16 MiB
+# name over 100,000 tensors.
 HEADER_BYTES_MAX = 16 * 1024 * 1024
 # A dimension or an offset is a u64 in the format; a file has under 2**63 bytes.
 NUMBER_MAX = (1 << 63) - 1
@@ -117,7 +117,8 @@ def _header(view: memoryview) -> tuple[dict[str, Any], int]:
         header = json.loads(
             raw.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refused_constant
         )
-        json.dumps(header, ensure_ascii=False).encode()  # a lone surrogate cannot be a name
+        if b"\\u" in raw:  # an escape may make a lone surrogate, which cannot be a name
+            json.dumps(header, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         message = f"the header is not JSON: {error!s:.120}"
         raise IntegrityError("safetensors.json", message) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class Tensor(Row, frozen=True):
     raw: Any  # bytes or memoryview; msgspec has no union of the two, and this is never decoded
 
 
-def element_count(shape: Sequence[int]) -> int:
+@lru_cache(maxsize=1024)  # callers repeat their shapes
+def element_count(shape: tuple[int, ...]) -> int:
     """How many elements a shape holds; 1 for a scalar."""
     return math.prod(shape)
 

@@ -121,7 +121,7 @@ def demand_whole(report: LogReport) -> None:
             raise IntegrityError(
                 finding.rule,
                 f"{finding.subject}: {finding.evidence}",
-                hint="restore the object from another store with `modelkeep ledger verify --heal`",
+                hint="replace it from another store: `modelkeep ledger verify --repair`",
                 object=finding.subject,
                 findings=report.findings_total,
             )

@@ -18,26 +18,21 @@ from typing import Protocol
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
-from modelkeep.scan.evidence import found, listed, printable
+from modelkeep.scan.allowance import Allowance
+from modelkeep.scan.evidence import found, gravest, listed, printable
 from modelkeep.scan.members import DEFLATED, STORED, Directory, Member, directory_of
 from modelkeep.scan.settings import ScanSettings
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _INPUT_STEP_BYTES = 1 << 16
+# Of bytes that no member owns: the gravest few say it all.
+_GAPS_SHOWN = 5
 _LOCAL_MAGIC = b"PK\x03\x04"
 # LZMA's dictionary is allocated from the file's own header: cap it.
 _LZMA_MEMORY_BYTES_MAX = 128 * 1024 * 1024
 # torch writes each storage as `<root>/data/<number>`: raw numbers that may read as anything.
 _TORCH_STORAGE = re.compile(r"[^/]+/data/[0-9]+")
 _TORCH_SCRIPT = re.compile(r"[^/]+/code/.+\.py")
-
-
-@dataclass(slots=True)
-class Allowance:
-    """What is left to spend on one file, its members and theirs together."""
-
-    plain_bytes: int
-    members: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +59,14 @@ def archive_findings(
         return (found("scan.archive.broken", Severity.HIGH, place.subject, text),)
     place.allowance.members -= len(directory.members)
     findings = list(_structure_findings(view, directory, place.subject))
+    if directory.overlaps:  # a small file of overlapping members costs as much as a large one
+        return tuple(findings)
     is_torch = any(member.name.endswith("/data.pkl") for member in directory.members)
     for member in directory.members:
         findings.extend(_name_findings(member, place.subject))
         findings.extend(_member_findings(view, member, place, settings, judge, is_torch=is_torch))
-        if len(findings) > settings.findings_max:
-            break
+        if len(findings) > 2 * settings.findings_max:
+            findings = gravest(findings, settings.findings_max)
     return tuple(findings)
 
 
@@ -167,13 +164,14 @@ def _structure_findings(view: memoryview, directory: Directory, subject: str) ->
     if directory.overlaps:
         text = f"members share their bytes with others: {listed(directory.overlaps)}"
         findings.append(found("scan.archive.bomb", Severity.HIGH, subject, text))
-    for start, length in directory.gaps[:5]:
-        head = bytes(view[start : start + min(length, _INPUT_STEP_BYTES)])
-        hides = _LOCAL_MAGIC in head
+    gaps = []
+    for start, length in directory.gaps:
+        hides = _LOCAL_MAGIC in bytes(view[start : start + min(length, _INPUT_STEP_BYTES)])
         what = "hold a member that the directory does not list" if hides else "belong to no member"
         severity = Severity.HIGH if hides else Severity.MEDIUM
         text = f"the {length} bytes at {start} {what}"
-        findings.append(found("scan.archive.hidden", severity, subject, text))
+        gaps.append(found("scan.archive.hidden", severity, subject, text))
+    findings.extend(gravest(gaps, _GAPS_SHOWN))
     return findings
 
 

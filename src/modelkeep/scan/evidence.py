@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from modelkeep.core.verdict import Finding, Severity
+from modelkeep.core.verdict import DECISION_BY_SEVERITY, Decision, Finding, Severity
 
 # Long enough for a dotted name or a path, short enough for one line of a table.
 TEXT_CHARS_MAX = 160
@@ -45,6 +45,14 @@ def found(rule: str, severity: Severity, subject: str, evidence: str) -> Finding
         evidence=printable(evidence, 2 * TEXT_CHARS_MAX),
         reference=reference,
     )
+
+
+def gravest(findings: Iterable[Finding], limit: int) -> list[Finding]:
+    """So many of the findings, none left out that is graver than one that stays."""
+    order = list(Decision)
+    return sorted(
+        findings, key=lambda each: order.index(DECISION_BY_SEVERITY[each.severity]), reverse=True
+    )[:limit]
 
 
 def printable(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:

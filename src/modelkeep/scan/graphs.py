@@ -121,7 +121,9 @@ class _Judge:
     findings: list[Finding] = field(default_factory=list)
 
     def note(self, rule: str, severity: Severity, text: str) -> None:
-        if len(self.findings) < self.findings_max:
+        # A grave finding is not lost behind many light ones.
+        limit = self.findings_max * (2 if severity is Severity.HIGH else 1)
+        if len(self.findings) < limit:
             self.findings.append(found("scan.graph." + rule, severity, self.subject, text))
 
     # ---- 1: the whole ----

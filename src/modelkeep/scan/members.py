@@ -7,7 +7,6 @@ members, which streaming readers follow) is handed out as a disagreement, not sm
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass
 
@@ -26,7 +25,8 @@ _END64_MAGIC = b"PK\x06\x06"
 _LOCATOR_MAGIC = b"PK\x06\x07"
 _ENTRY_MAGIC = b"PK\x01\x02"
 _LOCAL_MAGIC = b"PK\x03\x04"
-_END_PATTERN = re.compile(re.escape(_END_MAGIC))
+# Readers take the last one that fits; a hostile tail may hold thousands.
+_END_PLACES_MAX = 16
 _COMMENT_BYTES_MAX = 0xFFFF
 _FULL32 = 0xFFFFFFFF
 _FULL16 = 0xFFFF
@@ -128,8 +128,13 @@ def directory_of(view: memoryview, *, members_max: int) -> Directory:
 
 def _end(view: memoryview) -> _End:
     first = max(0, len(view) - _END.size - _COMMENT_BYTES_MAX)
-    places = [match.start() for match in _END_PATTERN.finditer(view, first)]
-    for place in reversed(places):
+    tail = bytes(view[first:])
+    found = len(tail)
+    for _ in range(_END_PLACES_MAX):
+        found = tail.rfind(_END_MAGIC, 0, found)
+        if found < 0:
+            break
+        place = first + found
         if place + _END.size > len(view):
             continue
         _, disk, start_disk, _, count, size, start, comment = _END.unpack_from(view, place)

@@ -1,7 +1,7 @@
 """The opcodes of a pickle: decoded one by one from a view, nothing copied but short text.
 
 The table holds all protocols up to 5. An opcode has a *form* (how its argument lies in the bytes)
-and an *effect* (what it does to the machine of `modelkeep.scan.pickles`).
+and an *effect* (what it does to `modelkeep.scan.machine`).
 """
 
 from __future__ import annotations

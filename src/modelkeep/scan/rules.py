@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from modelkeep.core.verdict import DECISION_BY_SEVERITY, Decision, Finding, Severity
+from modelkeep.core.verdict import Finding, Severity
 from modelkeep.kernels.formats import EMPTY, UNKNOWN, identify
-from modelkeep.scan.archives import Allowance, Judge, Place, archive_findings, compressed_findings
-from modelkeep.scan.evidence import found
+from modelkeep.scan.allowance import allowance_of
+from modelkeep.scan.archives import Judge, Place, archive_findings, compressed_findings
+from modelkeep.scan.evidence import found, gravest
 from modelkeep.scan.graphs import graph_findings
 from modelkeep.scan.members import has_directory
 from modelkeep.scan.pickles import pickle_findings, probe_findings
@@ -64,20 +65,18 @@ def findings_of(name: str, view: memoryview | bytes, settings: ScanSettings) -> 
         view: the whole file; a mapped file is not copied.
     """
     flat = memoryview(view).cast("B")
-    place = Place(name, 0, Allowance(settings.expanded_bytes_max, settings.members_max))
+    place = Place(name, 0, allowance_of(settings))
     findings = _findings(flat, place, settings)
     if len(findings) <= settings.findings_max:
         return findings
-    order = list(Decision)
-    gravest = sorted(
-        findings, key=lambda each: order.index(DECISION_BY_SEVERITY[each.severity]), reverse=True
-    )
-    return tuple(gravest[: settings.findings_max])
+    return tuple(gravest(findings, settings.findings_max))
 
 
 def _findings(view: memoryview, place: Place, settings: ScanSettings) -> tuple[Finding, ...]:
     kind = identify(view)
-    probe = () if kind == "pickle" else probe_findings(place.subject, view, settings)
+    probe = (
+        () if kind == "pickle" else probe_findings(place.subject, view, settings, place.allowance)
+    )
     if place.is_storage:
         return probe
     findings = list(_named_findings(kind, view, place, settings, acts=bool(probe)))
@@ -88,7 +87,7 @@ def _findings(view: memoryview, place: Place, settings: ScanSettings) -> tuple[F
     if kind not in _ZIPS and has_directory(view):
         text = "is also a zip archive to readers that look at its end"
         findings.append(found("scan.format.polyglot", Severity.MEDIUM, place.subject, text))
-        findings.extend(_archive(view, place, settings))
+        findings.extend(_packed("zip", view, place, settings))
     return tuple(findings)
 
 
@@ -100,7 +99,7 @@ def _named_findings(
     claimed = _CLAIMS.get(extension, ())
     if kind in (UNKNOWN, EMPTY):
         if acts or "pickle" in claimed:
-            return pickle_findings(place.subject, view, settings)
+            return pickle_findings(place.subject, view, settings, place.allowance)
         if claimed:
             what = "is empty" if kind == EMPTY else "does not begin as one"
             text = f"is named as {claimed[0]} and {what}: it is cut short or damaged"
@@ -118,19 +117,21 @@ def _kind_findings(
     kind: str, view: memoryview, place: Place, settings: ScanSettings
 ) -> tuple[Finding, ...]:
     subject = place.subject
-    if kind in _ZIPS:
-        return _archive(view, place, settings)
-    if kind in _COMPRESSED:
-        return compressed_findings(view, kind, place, settings, _judge(settings))
+    if kind in _ZIPS or kind in _COMPRESSED:
+        return _packed(kind, view, place, settings)
     if kind == "safetensors":
         return tensor_findings(subject, view)
     if kind == "npy":
         return array_findings(
-            subject, view, settings, lambda part: pickle_findings(subject, part, settings)
+            subject,
+            view,
+            settings,
+            lambda part: pickle_findings(subject, part, settings, place.allowance),
         )
-    parsers = {"onnx": graph_findings, "pickle": pickle_findings}
-    if kind in parsers:
-        return parsers[kind](subject, view, settings)
+    if kind == "pickle":
+        return pickle_findings(subject, view, settings, place.allowance)
+    if kind == "onnx":
+        return graph_findings(subject, view, settings)
     return _unseen_findings(kind, subject)
 
 
@@ -145,7 +146,12 @@ def _unseen_findings(kind: str, subject: str) -> tuple[Finding, ...]:
     return (found("scan.format.unexamined", Severity.MEDIUM, subject, text),)
 
 
-def _archive(view: memoryview, place: Place, settings: ScanSettings) -> tuple[Finding, ...]:
+def _packed(
+    kind: str, view: memoryview, place: Place, settings: ScanSettings
+) -> tuple[Finding, ...]:
+    """Archives and compressed files: their members are judged as files of their own."""
+    if kind in _COMPRESSED:
+        return compressed_findings(view, kind, place, settings, _judge(settings))
     return archive_findings(view, place, settings, _judge(settings))
 
 

@@ -12,19 +12,21 @@ class ScanSettings(Record, frozen=True):
 
     Attributes:
         member_bytes_max: plaintext of one compressed member or file, the only thing the scanner
-            copies; three of them keep its memory under 200 MB.
-        expanded_bytes_max: plaintext of all compressed members of one file together; at 200 MB/s
-            inflating it takes three seconds.
+            copies (twice while it joins the parts): its memory stays under 200 MB.
+        expanded_bytes_max: plaintext of all compressed members of one file together: seconds of
+            inflating.
         bomb_ratio_max: how many times its size a compressed member beyond those bounds may claim
-            before it counts as an attack; deflate of real weights stays under 10.
-        members_max: entries of one archive; a sharded torch file has about 5,000.
+            before it counts as an attack; only data that is nearly all alike packs so well.
+        members_max: entries of one archive and those nested in it; torch writes one per tensor.
         depth_max: archives inside archives; a checkpoint in a bundle in a release is three.
-        pickle_opcodes_max: opcodes of one pickle file; the largest benign one seen, a forest of
-            tree objects, has 2 million; 5 million take about five seconds.
+        pickle_opcodes_max: opcodes of all pickles of one file, at about a microsecond each.
+        pickle_memo_max: values that one pickle may remember, at about 100 bytes each.
+        pickle_text_bytes_max: short texts of one pickle that may turn out to be names.
         pickle_streams_max: pickles one after the other in one file; torch's old format has five.
-        pickle_symbols_max: different names that one pickle may ask for; benign ones have under 60.
-        line_bytes_max: one line of a text opcode; names are under 200 bytes.
-        array_header_bytes_max: the header of a NumPy file; NumPy itself refuses over 10,000.
+        pickle_symbols_max: different names that one pickle may ask for; models need tens.
+        line_bytes_max: one line of a text opcode.
+        array_header_bytes_max: the header of a NumPy file; structured types need the most, and
+            NumPy itself refuses over 10,000 bytes unless told otherwise.
         findings_max: findings of one file; a verdict shows a hundred.
     """
 
@@ -34,6 +36,8 @@ class ScanSettings(Record, frozen=True):
     members_max: int = 50_000
     depth_max: int = 4
     pickle_opcodes_max: int = 5_000_000
+    pickle_memo_max: int = 500_000
+    pickle_text_bytes_max: int = 32 * _MIB
     pickle_streams_max: int = 64
     pickle_symbols_max: int = 1_000
     line_bytes_max: int = 64 * 1024

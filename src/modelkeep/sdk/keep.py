@@ -117,9 +117,7 @@ class Keep:
         secret = _as_secret(passphrase)
         folder = _folder(path, world)
         _create(folder, secret, stores or {}, host=host, port=port, argon2=argon2)
-        keep = cls(path, passphrase=secret, actor=actor, world=world)
-        keep._record_created()
-        return keep
+        return cls(path, passphrase=secret, actor=actor, world=world)
 
     @property
     def keep_id(self) -> str:
@@ -317,10 +315,6 @@ class Keep:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _record_created(self) -> None:
-        labels = tuple(store.label for store in self._open.stores)
-        record(self._open, "keep.created", {"keep_id": self.keep_id, "stores": labels})
 
     def _access(self, store: Store, epoch: LogEpoch) -> LogAccess:
         return log_access(self._open, epoch, store)

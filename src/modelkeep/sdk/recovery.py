@@ -124,7 +124,7 @@ def recovered(
 
     if folder.world.disk.size(folder.config_path) is not None:
         raise UsageError("recover.exists", f"{plan.target} is a keep already; it is not replaced")
-    restored = _restored(plan, folder, lap)
+    restored = restored_folder(plan, folder, lap)
     with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
         last_ns = _last_entry_ns(keep, restored.was.entries)
         probe_id, key = keep.new_token(
@@ -197,7 +197,9 @@ def result_facts(result: DrillResult, signer: Signer) -> dict[str, str | float |
 
 
 @dataclass(frozen=True, slots=True)
-class _Restored:
+class Restored:
+    """What came over from the surviving store."""
+
     config: Config
     was: Survived
     objects: int
@@ -205,9 +207,15 @@ class _Restored:
     damaged: tuple[str, ...]
 
 
-def _restored(plan: Plan, folder: KeepFolder, lap: Callable[[str], float]) -> _Restored:
-    """The part before any process: unlock, verify, copy, begin a new log, write the folder."""
-    survivor = folder_store(plan.source, "surviving store")
+def restored_folder(
+    plan: Plan, folder: KeepFolder, lap: Callable[[str], float]
+) -> Restored:
+    """The part before any process: unlock, verify, copy, begin a new log, write the folder.
+
+    The configuration goes last: a run that was cut short is simply run again.
+    """
+    disk = folder.world.disk
+    survivor = folder_store(plan.source, "surviving store", disk)
     opened = unlocked([survivor], passphrase_source(plan.passphrase))
     lap("root unlocked")
     raw = config_of([survivor], opened.keys)[1]
@@ -218,10 +226,9 @@ def _restored(plan: Plan, folder: KeepFolder, lap: Callable[[str], float]) -> _R
         survivor, opened, public=public, expected=_expected(plan.expected, opened, public)
     )
     lap("ledger verified")
-    disk = folder.world.disk
     disk.make_folder(folder.path)
     after = parsed_config(text, what="the recovered configuration")
-    main = folder_store(folder.store_path(after.stores[0]), after.stores[0].label)
+    main = folder_store(folder.store_path(after.stores[0]), after.stores[0].label, disk)
     done = copied(
         survivor, main, verify=lambda name, raw: demand_object(opened, name, raw)
     )
@@ -229,7 +236,7 @@ def _restored(plan: Plan, folder: KeepFolder, lap: Callable[[str], float]) -> _R
     _begin_log(plan, opened, was, survivor, main)
     write_file(disk, folder.ca_pem_path, opened.authority.certificate)
     write_file(disk, folder.config_path, text)
-    return _Restored(
+    return Restored(
         config=config,
         was=was,
         objects=done.objects,
@@ -339,7 +346,7 @@ def _zeros(manifest: Manifest) -> dict[str, Array]:
 
 def _result(  # noqa: PLR0913, PLR0917
     plan: Plan,
-    restored: _Restored,
+    restored: Restored,
     probes: tuple[Probe, ...],
     watch: Stopwatch,
     rto_s: float,

@@ -152,11 +152,13 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: Host) -> None:
         self._server = server
         self._settings = server.settings
+        self._head_bytes_max = server.settings.header_bytes_max
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._address = ""
         self._request: Request | None = None  # the one that is being read
-        self._head_bytes = 0
+        self._head_bytes = 0  # as parsed
+        self._head_fed_bytes = 0  # as fed so far, of a head that is not complete
         self._header_count = 0
         self._in_head = False
         self._queue: deque[Request] = deque()
@@ -205,8 +207,8 @@ class Connection(asyncio.Protocol):
             self._malformed(str(error))
         else:
             if self._in_head:
-                self._head_bytes += len(data)
-                self._demand_head(self._head_bytes)
+                self._head_fed_bytes += len(data)
+                self._demand_head(self._head_fed_bytes)
 
     def pause_writing(self) -> None:
         """Note that the client does not read; the sweep hangs up if it stays so."""
@@ -229,7 +231,7 @@ class Connection(asyncio.Protocol):
         if self._discarding:
             return
         self._request = Request(self._address)
-        self._head_bytes = 0
+        self._head_bytes = self._head_fed_bytes = 0
         self._header_count = 0
         self._in_head = True
         if self._task is None:
@@ -240,7 +242,9 @@ class Connection(asyncio.Protocol):
         request = self._request
         if request is not None and request.refusal is None:
             request.url += url
-            self._demand_head(len(request.url))
+            self._head_bytes += len(url)
+            if self._head_bytes > self._head_bytes_max:
+                self._demand_head(self._head_bytes)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header."""
@@ -249,9 +253,10 @@ class Connection(asyncio.Protocol):
             return
         self._header_count += 1
         self._head_bytes += len(name) + len(value)
+        if self._head_bytes > self._head_bytes_max:
+            self._demand_head(self._head_bytes)
         if self._header_count > self._settings.headers_max:
             request.refusal = LimitError("limit.header", "too many headers")
-        self._demand_head(self._head_bytes)
         name = name.lower()
         if name in _SINGLE:
             if name in request.headers:

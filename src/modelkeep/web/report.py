@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def rendered_report(  # noqa: D417 - the rest is what its name says
+def rendered_report(
     *,
     title: str,
     version: str,

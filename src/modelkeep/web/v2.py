@@ -20,6 +20,7 @@ from modelkeep.core.errors import IntegrityError, KeepError, MissingError, Usage
 from modelkeep.core.record import Record, to_json
 from modelkeep.flows.serve import Call, Rendered, Reply, Served, Serving
 from modelkeep.gate.authn import demand_scope
+from modelkeep.gate.passage import Step
 from modelkeep.gate.schema import CheckedCall
 from modelkeep.kernels.wire import FLOAT_DTYPES, Tensor, values_of
 from modelkeep.web.http1 import Request, Response
@@ -126,7 +127,7 @@ class V2Application:
             )
         except KeepError as lost:  # the journal failed: nothing of the answer leaves
             return _error_response(lost, b"")
-        return self._explained(reply)
+        return self._sent(call, reply)
 
     # ---- routes --------------------------------------------------------------------------------
 
@@ -164,9 +165,15 @@ class V2Application:
 
     async def _refused(self, call: Call, error: KeepError) -> Response:
         try:
-            return self._explained(await self._serving.refuse(call, error))
+            reply = await self._serving.refuse(call, error)
         except KeepError as lost:
             return _error_response(lost, b"")
+        return self._sent(call, reply)
+
+    def _sent(self, call: Call, reply: Reply) -> Response:
+        """Hand an answer out; the table stops it here if its record is not durable."""
+        call.passage.step(Step.SEND)
+        return self._explained(reply)
 
     def _explained(self, reply: Reply) -> Response:
         receipt = b""

@@ -94,9 +94,8 @@ class Gateway:
         listening = socket.socket(fileno=self._plan.listen_fd)
         await self._server.start(listening, tls_context(self._plan.tls_fd))
         await self._ends.wait()
-        self._serving.is_stopping = self._serving.in_flight == 0
+        self._serving.is_stopping = True  # not ready any more; what still comes is answered
         await self._server.stop()
-        self._serving.is_stopping = True
         for task in tasks:
             task.cancel()
         await self._serving.summarise()

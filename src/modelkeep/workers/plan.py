@@ -13,6 +13,7 @@ import os
 from modelkeep.core.artifact import Schema
 from modelkeep.core.record import Record, from_json
 from modelkeep.gate.settings import GateSettings
+from modelkeep.ledger.settings import LedgerSettings
 
 PLAN_BYTES_MAX = 64 * 1024 * 1024
 
@@ -104,6 +105,7 @@ class RecorderPlan(Record, frozen=True):
     wal_folder: str
     journals_folder: str
     stores: tuple[StorePlan, ...]
+    settings: LedgerSettings
 
 
 def read_fd(fd: int) -> bytes:

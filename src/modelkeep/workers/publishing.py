@@ -112,7 +112,7 @@ class Publishers:
         return True
 
     def _tell(self, number: int, kind: str, **facts: str) -> None:
-        label = self._sequencer.report(number).label
+        label = self._sequencer.label_of(number)
         say(f"{label}: {kind} {' '.join(facts.values())}")
         try:
             self._news.put_nowait((kind, {"store": label, **facts}))

@@ -281,7 +281,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plan-fd", type=int, required=True)
     plan = recorder_plan(parser.parse_args(arguments).plan_fd)
     try:
-        Recorder(plan, settings=LedgerSettings()).run()
+        Recorder(plan, settings=plan.settings).run()
     except KeepError as error:
         say(f"{error}; {error.hint}" if error.hint else str(error))
         return error.exit_status

@@ -219,6 +219,7 @@ def _recorder(
             StorePlan(label=store.label, path=str(folder.store_path(store).resolve()))
             for store in config.stores
         ),
+        settings=config.ledger,
     )
     return Child(
         name="recorder",

@@ -77,10 +77,12 @@ def changed(change, **options):
 
 def wrong():
     """Name of the case, the rule that must name it, the model."""
-    relu = helper.make_node("Relu", ["x"], ["t"])
-    add = helper.make_node("Add", ["a", "a"], ["b"])
-    twice = helper.make_node("Twice", ["a"], ["b"], domain="ours")
-    weight = numpy_helper.from_array(WEIGHTS, "w")
+    yield from _not_whole()
+    yield from _not_sized()
+    yield from _not_closed()
+
+
+def _not_whole():
     yield "no ir_version", "ir_version", changed(lambda m: m.ClearField("ir_version"))
     yield "future ir_version", "ir_version", changed(lambda m: setattr(m, "ir_version", 999))
     yield "no opset", "opset", changed(lambda m: m.ClearField("opset_import"))
@@ -104,6 +106,13 @@ def wrong():
         changed(lambda m: setattr(m.graph.output[0], "name", "z")),
     )
     yield "no operator", "node", changed(lambda m: m.graph.node[0].ClearField("op_type"))
+
+
+def _not_closed():
+    relu = helper.make_node("Relu", ["x"], ["t"])
+    add = helper.make_node("Add", ["a", "a"], ["b"])
+    twice = helper.make_node("Twice", ["a"], ["b"], domain="ours")
+    weight = numpy_helper.from_array(WEIGHTS, "w")
     yield "input never produced", "order", changed(lambda m: m.graph.ClearField("initializer"))
     yield (
         "wrong order",
@@ -122,6 +131,10 @@ def wrong():
     )
     yield "produced twice", "duplicate", model(nodes=[relu, relu], weights=[])
     yield "two of one name", "duplicate", model(weights=[weight, weight])
+    yield from _by_function(twice, add)
+
+
+def _not_sized():
     yield (
         "bytes cut off a tensor",
         "initializer",
@@ -148,6 +161,9 @@ def wrong():
     yield "foreign operator", "domain", calling("Anything")
     yield "python operator", "operator", calling("PyOp", "ai.onnx.contrib")
     yield "compiled program", "operator", calling("EPContext", "com.microsoft")
+
+
+def _by_function(twice, add):
     yield "recursion", "function", calling("Twice", functions=[function("Twice", twice)])
     yield (
         "function not closed",

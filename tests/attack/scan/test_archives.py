@@ -138,6 +138,12 @@ def test_a_pickle_deep_inside_is_found_and_named_by_its_path():
     assert found.findings[0].evidence.startswith("calls os.system")
 
 
+def test_a_member_behind_many_harmless_ones_is_still_read():
+    settings = ScanSettings(findings_max=5)
+    members = {f"{number:03}.txt": b"text" for number in range(40)} | {"z.pkl": ACTING}
+    assert verdict(zipped(members), settings).decision is Decision.DENY
+
+
 def test_an_archive_at_the_end_of_another_format_is_looked_into():
     raw = pickle.dumps([1]) + zipped({"m.pkl": ACTING})
     found = verdict(raw, name="model.pkl")

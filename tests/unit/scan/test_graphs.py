@@ -47,7 +47,14 @@ def test_a_value_of_one_branch_is_not_seen_in_another():
 
 def test_findings_of_one_model_are_bounded():
     nodes = [helper.make_node("Relu", [f"missing{n}"], [f"t{n}"]) for n in range(50)]
-    assert len(look(models.model(nodes=nodes), findings_max=7)) == 7
+    assert len(look(models.model(nodes=nodes), findings_max=7)) == 14
+
+
+def test_a_grave_finding_is_not_lost_behind_light_ones():
+    foreign = [helper.make_node(f"Op{n}", ["x"], [f"t{n}"], domain="ours") for n in range(9)]
+    nodes = [*foreign, helper.make_node("Relu", ["missing"], ["y"])]
+    findings = look(models.model(nodes=nodes, imports=(("", 20), ("ours", 1))), findings_max=3)
+    assert "scan.graph.order" in {each.rule for each in findings}
 
 
 def test_graphs_that_nest_without_end_are_refused_and_not_followed():

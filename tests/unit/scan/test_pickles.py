@@ -102,7 +102,23 @@ def test_names_are_counted_one_past_the_bound():
         return b"".join(b"cm\nn%d\n0" % number for number in range(count)) + b"N."
 
     assert rules(look(names(3), pickle_symbols_max=3)) == ["scan.pickle.global"] * 3
-    assert "scan.pickle.broken" in rules(look(names(4), pickle_symbols_max=3))
+    assert "scan.pickle.limit" in rules(look(names(4), pickle_symbols_max=3))
+
+
+def test_memory_is_bounded_one_past_the_bound():
+    raw = b"\x80\x04N" + b"\x94" * 3 + b"."
+    assert look(raw, pickle_memo_max=3) == ()
+    assert rules(look(raw, pickle_memo_max=2)) == ["scan.pickle.limit"]
+    raw = pickle.dumps(["ab", "cd"])
+    assert look(raw, pickle_text_bytes_max=4) == ()
+    assert rules(look(raw, pickle_text_bytes_max=3)) == ["scan.pickle.limit"]
+
+
+def test_padding_past_a_bound_does_not_hide_a_pickle_without_magic():
+    raw = b"N0" * 50 + b"cposix\nsystem\n)R."
+    settings = ScanSettings(pickle_opcodes_max=20)
+    (finding,) = probe_findings("x", memoryview(raw), settings)
+    assert finding.rule == "scan.pickle.limit"
 
 
 def test_a_cut_pickle_is_denied_at_every_byte():
