@@ -90,7 +90,7 @@ def main() -> int:
         demand_records(world, runs[ours.name])
     table(runs, few)
     if not options.alone:
-        write_results(runs, few, load)
+        write_results(runs, load)
     return 0
 
 
@@ -221,7 +221,7 @@ def line(name: str, connections: int, runs: list[Run]) -> None:
     )
 
 
-def write_results(runs: dict[str, list[Run]], few: dict[int, dict[str, Run]], load: float) -> None:
+def write_results(runs: dict[str, list[Run]], load: float) -> None:
     """Judge the bars and write them down."""
     pairs = list(zip(runs["modelkeep"], runs["mlserver"], strict=True))
     ratio = statistics.median(ours.calls_per_s / peer.calls_per_s for ours, peer in pairs)
@@ -241,16 +241,11 @@ def write_results(runs: dict[str, list[Run]], few: dict[int, dict[str, Run]], lo
             "unit": unit, "how": how, "commit": commit, "load": round(load, 2),
         }  # fmt: skip
 
-    single = few[1]
     bars = [
         bar("requests/s against MLServer bare", ratio, 1.0, "x", is_least=True),
         bar("CPU of the gateway a call", gateway_us, 100.0, "us", is_least=False),
         bar("CPU of all processes a call", all_us, 130.0, "us", is_least=False),
         bar("failed calls", sum(run.failures for run, _ in pairs), 0, "calls", is_least=False),
-        bar(
-            "p50 of one connection against MLServer bare",
-            single["modelkeep"].p50_ms / single["mlserver"].p50_ms, 1.0, "x", is_least=False,
-        ),
     ]  # fmt: skip
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(bars, indent=2) + "\n")

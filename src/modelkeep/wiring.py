@@ -170,9 +170,7 @@ def is_served(folder: KeepFolder) -> bool:
 def stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:
     """All stores of a keep, the authoritative one first."""
     disk = folder.world.disk
-    return tuple(
-        folder_store(folder.store_path(each), each.label, disk) for each in config.stores
-    )
+    return tuple(folder_store(folder.store_path(each), each.label, disk) for each in config.stores)
 
 
 def open_state(path: Path) -> State:
@@ -266,9 +264,7 @@ def system_entropy() -> Entropy:
     return SystemEntropy()
 
 
-def passphrase_source(
-    passphrase: Secret, settings: Argon2Settings | None = None
-) -> KeySource:
+def passphrase_source(passphrase: Secret, settings: Argon2Settings | None = None) -> KeySource:
     """A KeySource from a passphrase."""
     from modelkeep.adapters.keysource_passphrase import PassphraseSource  # noqa: PLC0415
 
@@ -319,7 +315,7 @@ def open_keep(
         stack.enter_context(
             held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep")
         )
-        recorder, journal = _recorder(folder, config, opened, stores, stack, warn)
+        recorder, journal = _recorder(folder, config, opened, stores=stores, stack=stack, warn=warn)
         state = folder.world.open_state(folder.state_path)
         stack.callback(state.close)
         healed: list[str] = []
@@ -362,9 +358,10 @@ def history(
         end = None if is_last else opened.epochs[number + 1].base
         while end is None or at < end:
             before = at
-            for index, entry in _of_epoch(
-                opened, epoch, stores, journal if is_last else None, at - epoch.base, healed
-            ):
+            accesses = [
+                log_access(opened, epoch, store, journal if is_last else None) for store in stores
+            ]
+            for index, entry in _of_epoch(accesses, at - epoch.base, healed):
                 at = epoch.base + index + 1
                 yield at - 1, entry
                 if end is not None and at >= end:
@@ -396,23 +393,18 @@ def log_access(
 
 
 def _of_epoch(
-    opened: Unlocked,
-    epoch: LogEpoch,
-    stores: Sequence[Store],
-    journal: Journal | None,
-    start: int,
-    healed: list[str],
+    accesses: Sequence[LogAccess], start: int, healed: list[str]
 ) -> Iterator[tuple[int, Entry]]:
+    """One log's entries from an index on, from the first store that has them whole."""
     failures: list[tuple[Store, KeepError]] = []
     at = start
-    for store in stores:
-        access = log_access(opened, epoch, store, journal)
+    for access in accesses:
         try:
             for index, entry in read_entries(access, at):
                 yield index, entry
                 at = index + 1
         except (IntegrityError, MissingError, UnavailableError) as error:
-            failures.append((store, error))
+            failures.append((access.store, error))
             continue
         for bad, failure in failures:
             if not isinstance(failure, UnavailableError):
@@ -425,10 +417,12 @@ def _recorder(
     folder: KeepFolder,
     config: Config,
     opened: Unlocked,
+    *,
     stores: Sequence[Store],
     stack: ExitStack,
     warn: Warn,
 ) -> tuple[Recorder, Journal]:
+    """The ledger's writer: this process, or the recorder of the service that runs."""
     from modelkeep.adapters.locks import held  # noqa: PLC0415
 
     epoch = opened.epochs[-1]

@@ -7,11 +7,6 @@ from importlib.metadata import packages_distributions
 
 from tests.arch.source import ROOT, STANDARD, imported, modules, pyproject
 
-# Declared, though nothing in the package imports it, with the reason.
-WITHOUT_IMPORT = {
-    "granian": "measured against uvloop and httptools by benchmarks/gateway",
-}
-
 
 def distribution(requirement: str) -> str:
     """The normalised name of what a requirement asks for."""
@@ -44,9 +39,7 @@ def used() -> set[str]:
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
-    undeclared, unused = used() - declared(), declared() - used()
-    assert not undeclared
-    assert unused == set(WITHOUT_IMPORT)
+    assert used() == declared()
 
 
 def test_every_dependency_is_accounted_for():

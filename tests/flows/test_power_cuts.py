@@ -18,6 +18,7 @@ from modelkeep.sdk.recovery import Plan, restored_folder
 from modelkeep.testing.power import Fuse, PowerCut
 from modelkeep.wiring import KeepFolder
 
+
 def admit(version: int) -> Callable[[Scene, Fuse], None]:
     def act(scene: Scene, fuse: Fuse) -> None:
         with scene.open(fuse) as keep:

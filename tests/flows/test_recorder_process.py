@@ -30,9 +30,9 @@ from modelkeep.core.record import to_json
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.ledger_read import LogAccess, read_entries
-from modelkeep.ledger.settings import LedgerSettings
 from modelkeep.ledger.batch import batch_of, prove_record, verify_record
 from modelkeep.ledger.log import LogReader
+from modelkeep.ledger.settings import LedgerSettings
 from modelkeep.ledger.verify import verified_log
 from modelkeep.workers.plan import RecorderPlan, StorePlan
 

@@ -13,7 +13,7 @@ from modelkeep.testing.power import CuttingState, Fuse, SimulatedDisk
 from modelkeep.wiring import World
 
 CHEAP = Argon2Settings(memory_kib=8, passes=1, lanes=1)
-PASSPHRASE = "a passphrase for tests"
+PASSPHRASE = "a passphrase for tests"  # noqa: S105 - of keeps that live for one test
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,7 @@ class PassphraseSource:
 
     kind = "passphrase"
 
-    def __init__(
-        self, passphrase: Secret, *, entropy: Entropy, settings: Argon2Settings
-    ) -> None:
+    def __init__(self, passphrase: Secret, *, entropy: Entropy, settings: Argon2Settings) -> None:
         self._passphrase = passphrase
         self._entropy = entropy
         self._settings = settings
@@ -46,9 +44,7 @@ class PassphraseSource:
         parts = from_json(_Wrapped, wrapped, what="the wrapped root key")
         if parts.kdf != "argon2id":
             raise IntegrityError("keysource.kdf", f"unknown key derivation {parts.kdf[:40]!r}")
-        stretched = key_from_passphrase(
-            self._passphrase, salt=parts.salt, settings=parts.settings
-        )
+        stretched = key_from_passphrase(self._passphrase, salt=parts.salt, settings=parts.settings)
         try:
             return Secret(opened_blob(stretched, parts.box, purpose=_PURPOSE))
         except IntegrityError as error:

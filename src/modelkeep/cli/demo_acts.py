@@ -143,9 +143,7 @@ def act_admit(stage: Stage) -> None:
     story = stage.story
     with story.step("Admit: what is harmful is refused, what is sound is signed and sealed"):
         witness = stage.folder / "the-pickle-ran"
-        for what, path in harmful(
-            stage.folder, stage.models[0].file.read_bytes(), witness
-        ).items():
+        for what, path in harmful(stage.folder, stage.models[0].file.read_bytes(), witness).items():
             if path.name == "cut-edge.onnx":
                 story.proven(f"onnxruntime loads {what}", holds=_is_loaded(path))
             verdict = story.run("scan", path, wanted=3)[0]
@@ -177,16 +175,16 @@ def act_serve(stage: Stage) -> None:
             story.fact(f"{name}: process {pid}")
         replica = stage.processes()["replica-digits-2-0"]
         environment = Path(f"/proc/{replica}/environ").read_bytes()
-        sealed = any("memfd:model-digits" in os.readlink(fd) for fd in _descriptors(replica))
+        sealed = any("memfd:model-digits" in target for target in _opened(replica))
         story.proven(
             "a replica's environment is empty, its weights are a sealed memory file",
             holds=environment == b"" and sealed,
         )
 
 
-def _descriptors(pid: int) -> list[str]:
-    folder = f"/proc/{pid}/fd"
-    return [f"{folder}/{name}" for name in os.listdir(folder)]  # noqa: PTH208 - not a real folder
+def _opened(pid: int) -> list[str]:
+    """What a process's descriptors lead to."""
+    return [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 def _is_loaded(path: Path) -> bool:

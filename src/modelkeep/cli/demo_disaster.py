@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -80,7 +81,9 @@ def act_attack(stage: Stage) -> None:
     with story.step("Attack it a little: every refusal is clear, every damage is found"):
         _bad_calls(stage)
         packs = sorted((stage.keep / "stores" / "main" / "pack").rglob("[0-9a-f]" * 64))
-        copies = [stage.offsite / pack.relative_to(stage.keep / "stores" / "main") for pack in packs]
+        copies = [
+            stage.offsite / pack.relative_to(stage.keep / "stores" / "main") for pack in packs
+        ]
         restored = stage.folder / "restored.onnx"
         originals = [pack.read_bytes() for pack in packs]
         for pack in packs:
@@ -90,13 +93,12 @@ def act_attack(stage: Stage) -> None:
         story.proven("damaged in the first store: read from the second, bit for bit", holds=same)
         healed = [pack.read_bytes() for pack in packs]
         story.proven(
-            "and healed on the way", holds=any(a == b for a, b in zip(healed, originals, strict=True))
+            "and healed on the way",
+            holds=any(a == b for a, b in zip(healed, originals, strict=True)),
         )
         for path in (*packs, *copies):
             _flip(path)
-        story.refused(
-            *stage.at, "restore", "digits:2", "--to", restored, "--force", wanted=4
-        )
+        story.refused(*stage.at, "restore", "digits:2", "--to", restored, "--force", wanted=4)
         for path, raw in zip((*packs, *copies), originals * 2, strict=True):
             path.write_bytes(raw)
         check = story.run(*stage.at, "check", "--read-data")[0]
@@ -136,9 +138,7 @@ def act_disaster(stage: Stage) -> None:
             story.fact(f"{lap['at_s']:6.2f} s  {lap['name']}")
         for name in ("rto", "rpo"):
             got, wanted = measure[f"{name}_s"], objectives[f"{name}_s_max"]
-            story.proven(
-                f"{name.upper()} {got:.2f} s, objective {wanted:g} s", holds=got <= wanted
-            )
+            story.proven(f"{name.upper()} {got:.2f} s, objective {wanted:g} s", holds=got <= wanted)
             stage.measures[name.upper()] = f"{got:.2f} s (objective {wanted:g} s)"
         story.proven(
             f"freshness {measure['freshness']}: the saved checkpoint is in the history",
@@ -146,7 +146,7 @@ def act_disaster(stage: Stage) -> None:
         )
         with _triton(stage) as client:
             labels = _labels(stage, client, stage.data.held_out, is_binary=True)
-        right = np.count_nonzero(labels == stage.data.held_out_labels) / len(labels)
+        right = int(np.count_nonzero(labels == stage.data.held_out_labels)) / len(labels)
         story.proven(
             f"the same API key, the same certificate, {right:.1%} of held-out digits right",
             holds=abs(right - stage.models[1].accuracy) < 0.005,
@@ -236,10 +236,9 @@ def _post(stage: Stage, headers: dict[str, str], raw: bytes) -> tuple[int, str]:
         address.hostname or "", address.port, context=context, timeout=WAIT_S
     )
     headers = {**headers, "content-type": "application/json"}
-    try:
+    # A refusal may come before all was sent; the answer is waiting then.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         connection.request("POST", "/v2/models/digits/infer", body=raw, headers=headers)
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # refused before all was sent; the answer is waiting
     try:
         answer = connection.getresponse()
         return answer.status, str(json.loads(answer.read())["error"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import sys
 import traceback
@@ -26,22 +27,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.verb is None:
         grammar.print_help()
         return 2
-    module, _, function = options.chosen.run.partition(":")
     try:
-        run = getattr(importlib.import_module(f"modelkeep.cli.{module}"), function)
-        return int(run(options))
+        return _done(options)
     except KeepError as error:
         return _failed(error, as_json=options.json)
     except KeyboardInterrupt:
         print("modelkeep: interrupted; nothing is half-written", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
     except Exception:  # noqa: BLE001 - the process boundary: whatever is left is our bug
         traceback.print_exc()
         print("modelkeep: error: this is a bug in modelkeep; please report it", file=sys.stderr)
         return EXIT_BUG
+
+
+def _done(options: argparse.Namespace) -> int:
+    """Import the verb's own function and run it; a reader who has seen enough is no error."""
+    module, _, function = options.chosen.run.partition(":")
+    run = getattr(importlib.import_module(f"modelkeep.cli.{module}"), function)
+    try:
+        return int(run(options))
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
 
 
 def _failed(error: KeepError, *, as_json: bool) -> int:

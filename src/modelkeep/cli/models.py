@@ -41,7 +41,9 @@ def scan(options: argparse.Namespace) -> int:
         for finding in verdict.findings:
             where = "" if finding.subject == path.name else f"{finding.subject}: "
             reference = f" [{finding.reference}]" if finding.reference else ""
-            print(f"       {finding.severity}: {where}{finding.evidence} ({finding.rule}){reference}")
+            print(
+                f"       {finding.severity}: {where}{finding.evidence} ({finding.rule}){reference}"
+            )
     return worst
 
 
@@ -109,7 +111,9 @@ def alias(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"alias": options.alias, "version": version})
     else:
-        print(f"{options.alias} is version {version}; a running service serves it from its next start")
+        print(
+            f"{options.alias} is version {version}; a running service serves it from its next start"
+        )
     return 0
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 EXIT_CODES = """exit codes:
   0 done   2 wrong usage or configuration   3 refused by a policy   4 bytes are not what they claim
-  5 the named thing does not exist   6 the world failed, trying again may help   70 a bug in modelkeep
-  130 interrupted"""
+  5 the named thing does not exist   6 the world failed, trying again may help
+  70 a bug in modelkeep   130 interrupted"""
 
 Adder = Callable[[argparse.ArgumentParser], None]
 
@@ -79,7 +79,9 @@ def _alias(parser: argparse.ArgumentParser) -> None:
 
 def _restore(parser: argparse.ArgumentParser) -> None:
     _reference(parser)
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE", help="plaintext goes here")
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="FILE", help="plaintext goes here"
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
@@ -192,7 +194,10 @@ VERBS: tuple[Verb, ...] = (
         "admit",
         "Let a model in: scan, sign, seal, store, register as the next version.",
         "models:admit",
-        ("modelkeep admit fraud.onnx --name fraud", "modelkeep admit v2.onnx --name fraud --base fraud:1"),
+        (
+            "modelkeep admit fraud.onnx --name fraud",
+            "modelkeep admit v2.onnx --name fraud --base fraud:1",
+        ),
         _admit,
     ),
     Verb(

@@ -22,9 +22,7 @@ def verify(options: argparse.Namespace) -> int:
         except OSError as error:
             raise MissingError("file.missing", f"{options.expect}: {error.strerror}") from error
     with opened(options) as keep:
-        reports = keep.verify_ledger(
-            store=options.store, expected=expected, repair=options.repair
-        )
+        reports = keep.verify_ledger(store=options.store, expected=expected, repair=options.repair)
     is_whole = all(report.is_whole for _, report in reports)
     if options.json:
         print_json(
@@ -100,8 +98,10 @@ def prove(options: argparse.Namespace) -> int:
         record = proof["record"]
         print(f"{options.receipt} was recorded and is proven:")
         print(f"  record      {record}")
-        print(f"  in batch    position {proof['position']} of {proof['count']}, "
-              f"root {proof['batch_root'][:16]}…")
+        print(
+            f"  in batch    position {proof['position']} of {proof['count']}, "
+            f"root {proof['batch_root'][:16]}…"
+        )
         print(f"  in the log  entry {proof['entry']}, body and inclusion verified")
         print(proof["tlog_proof"], end="")
     return 0
@@ -110,5 +110,3 @@ def prove(options: argparse.Namespace) -> int:
 def _shown(value: object) -> str:
     text = ",".join(value) if isinstance(value, tuple) else str(value)
     return text if len(text) <= 60 else text[:57] + "…"
-
-

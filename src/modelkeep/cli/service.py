@@ -123,7 +123,9 @@ def _print_result(result: DrillResult, url: str, *, as_json: bool) -> None:
         f"{result.entries} ledger entries survived"
     )
     for probe in result.probes:
-        proof = "its canary answer is right" if probe.is_proven else "answers (no canary to compare)"
+        proof = (
+            "its canary answer is right" if probe.is_proven else "answers (no canary to compare)"
+        )
         print(f"  {probe.model}: {proof}")
     for text in (*result.damaged, *result.missed):
         print(f"  MISSED: {text}")

@@ -33,9 +33,7 @@ def backup(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Check every store, and repair if asked."""
     with opened(options) as keep, progress("check") as advance:
-        report = keep.check(
-            read_data=options.read_data, repair=options.repair, progress=advance
-        )
+        report = keep.check(read_data=options.read_data, repair=options.repair, progress=advance)
     if options.json:
         print_json(report)
     else:
@@ -61,14 +59,23 @@ def rebuild(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"entries": applied.entries, "head": applied.head, "tokens": tokens})
     else:
-        print(f"State rebuilt from {applied.entries} ledger entries: head {applied.head}, "
-              f"{tokens} tokens")
+        print(
+            f"State rebuilt from {applied.entries} ledger entries: head {applied.head}, "
+            f"{tokens} tokens"
+        )
     return 0
 
 
 def _facts(report: object) -> dict[str, object]:
     names = (
-        "store", "head", "objects", "size_bytes", "replaced", "seconds", "damaged", "missing",
+        "store",
+        "head",
+        "objects",
+        "size_bytes",
+        "replaced",
+        "seconds",
+        "damaged",
+        "missing",
         "error",
     )
     return {name: getattr(report, name) for name in names}

@@ -81,9 +81,7 @@ def opened_blob(key: Secret, blob: bytes, *, purpose: str) -> bytes:
         raise IntegrityError("aead.short", "a sealed object is cut short", got_bytes=len(blob))
     own = derived_key(key, "blob/" + purpose, salt=blob[:SALT_BYTES])
     try:
-        return AESGCM(own.reveal()).decrypt(
-            bytes(NONCE_BYTES), blob[SALT_BYTES:], purpose.encode()
-        )
+        return AESGCM(own.reveal()).decrypt(bytes(NONCE_BYTES), blob[SALT_BYTES:], purpose.encode())
     except InvalidTag:
         raise IntegrityError(
             "aead.tag", f"a sealed object ({purpose}) does not authenticate"

@@ -85,9 +85,7 @@ def server_certificate(
         .not_valid_after(start + datetime.timedelta(days=_SERVER_DAYS))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False
-        )
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.SubjectAlternativeName([_general_name(host) for host in hosts]), critical=False
         )
@@ -103,8 +101,7 @@ def server_certificate(
 
 def _loaded(key: Secret) -> ec.EllipticCurvePrivateKey:
     private = load_der_private_key(key.reveal(), password=None)
-    if not isinstance(private, ec.EllipticCurvePrivateKey):
-        raise AssertionError("the authority's key is an elliptic-curve key")
+    assert isinstance(private, ec.EllipticCurvePrivateKey)  # `new_authority` made it
     return private
 
 

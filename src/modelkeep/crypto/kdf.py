@@ -22,6 +22,11 @@ class Argon2Settings(Record, frozen=True):
     """Cost of turning a passphrase into a key.
 
     The default is the second recommendation of RFC 9106, section 4: 64 MiB, 3 passes, 4 lanes.
+
+    Attributes:
+        memory_kib: memory that one guess costs, in KiB; at least 8 per lane.
+        passes: times that the memory is filled.
+        lanes: threads that fill it.
     """
 
     memory_kib: int = 64 * 1024

@@ -1,7 +1,8 @@
 """Key bytes that do not print, pickle or compare in variable time.
 
 Python cannot promise that an immutable `bytes` is wiped; what is promised is that a Secret never
-reaches a log, an error, a JSON document or a pickle by accident. `grep -rn 'reveal()'` is the audit.
+reaches a log, an error, a JSON document or a pickle by accident. `grep -rn 'reveal()'` is the
+audit.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from modelkeep.kernels.tensors import identify, onnx_layout, tensor_entries
 from modelkeep.scan.rules import findings_of
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.seal.envelope import sealed
+from modelkeep.seal.trust import VerifiedManifest
 from modelkeep.vault.commit import Source, Stored, Writer, put_sealed, stored
 from modelkeep.vault.load import Reader
 from modelkeep.vault.settings import VaultSettings
@@ -87,20 +88,12 @@ def admitted(
     head = current_head(keep)
     reader = keep.reader()
     snapshot = reader.snapshot(head.snapshot)
-    version = next_version(snapshot, candidate.name)
-    same = _same(keep, reader, snapshot, candidate.name, version - 1, entry)
-    if same is not None:
-        return Admitted(
-            name=candidate.name,
-            version=version - 1,
-            digest=same,
-            is_new=False,
-            verdict=verdict,
-            schema=schema_of(candidate.raw, kind),
-        )
+    latest = _latest(keep, reader, snapshot, candidate.name)
+    if latest is not None and entry.digest in [file.digest for file in latest.manifest.files]:
+        return _outcome(latest.manifest, latest.digest, verdict, is_new=False)
     manifest = Manifest(
         name=candidate.name,
-        version=version,
+        version=next_version(snapshot, candidate.name),
         kind=kind,
         domain=keep.domain.name,
         admitted_ns=keep.clock.now_ns(),
@@ -126,14 +119,7 @@ def admitted(
     )
     digest = _commit(keep, writer, before=before, manifest=manifest, wrote=wrote)
     record_damages(keep, reader.damages)
-    return Admitted(
-        name=candidate.name,
-        version=version,
-        digest=digest,
-        is_new=True,
-        verdict=verdict,
-        schema=manifest.schema,
-    )
+    return _outcome(manifest, digest, verdict, is_new=True)
 
 
 def schema_of(raw: memoryview, kind: str) -> Schema | None:
@@ -226,15 +212,25 @@ def _rules(findings: Sequence[Finding]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(finding.rule for finding in findings))
 
 
-def _same(
-    keep: OpenKeep, reader: Reader, snapshot: Snapshot, name: str, version: int, entry: FileEntry
-) -> str | None:
-    """Digest of the latest version's manifest if it holds exactly this file."""
+def _latest(
+    keep: OpenKeep, reader: Reader, snapshot: Snapshot, name: str
+) -> VerifiedManifest | None:
+    """The latest version's manifest, if there is one that can be read."""
+    version = next_version(snapshot, name) - 1
     if version < 1:
         return None
     try:
-        proof = proof_of(keep, reader, snapshot, name, version)
+        return proof_of(keep, reader, snapshot, name=name, version=version)
     except (IntegrityError, MissingError):
         return None
-    same = any(file.digest == entry.digest for file in proof.manifest.files)
-    return proof.digest if same else None
+
+
+def _outcome(manifest: Manifest, digest: str, verdict: Verdict, *, is_new: bool) -> Admitted:
+    return Admitted(
+        name=manifest.name,
+        version=manifest.version,
+        digest=digest,
+        is_new=is_new,
+        verdict=verdict,
+        schema=manifest.schema,
+    )

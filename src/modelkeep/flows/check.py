@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from modelkeep.core.entry import Fact
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError
+from modelkeep.core.names import series_name
 from modelkeep.core.record import Record
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.flows.create import ConfigCopy, Keyring, Root, StoreFormat, Unlocked
 from modelkeep.flows.keep import LogEpoch, OpenKeep, current_head, record
-from modelkeep.ports.store import ObjectStat, Store
+from modelkeep.ports.store import Store
 from modelkeep.vault.check import demand_content, needed
-from modelkeep.vault.load import Reader
 from modelkeep.vault.objects import Numbered, latest, opened_member
 from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, kind_of
 from modelkeep.vault.snapshot import Head
@@ -50,14 +51,6 @@ class CheckReport(Record, frozen=True):
         return not any(each.severity is Severity.HIGH for each in self.findings)
 
 
-@dataclass(slots=True)
-class _Seen:
-    objects: int = 0
-    size_bytes: int = 0
-    repaired: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-
 def demand_object(keep: OpenKeep | Unlocked, name: str, raw: bytes) -> None:
     """Check one object of the vault, whatever its kind.
 
@@ -81,18 +74,18 @@ def checked(
     progress: Callable[[int], None] = lambda _: None,
 ) -> CheckReport:
     """Check every store, and with `repair` replace what another store has whole."""
-    seen = _Seen()
+    check = _Check(keep, read_data=read_data, repair=repair, progress=progress)
     current_head(keep)
     for store in keep.stores:
         try:
-            _store(keep, store, seen, read_data=read_data, repair=repair, progress=progress)
+            check.store(store)
         except KeepError as error:
-            seen.findings.append(_finding("check.store", store, store.label, str(error)))
+            check.note("check.store", store, store.label, str(error))
     report = CheckReport(
-        objects=seen.objects,
-        size_bytes=seen.size_bytes,
-        findings=tuple(seen.findings),
-        repaired=seen.repaired,
+        objects=check.objects,
+        size_bytes=check.size_bytes,
+        findings=tuple(check.findings),
+        repaired=check.repaired,
     )
     record(
         keep,
@@ -107,87 +100,101 @@ def checked(
     return report
 
 
-def _store(
-    keep: OpenKeep,
-    store: Store,
-    seen: _Seen,
-    *,
-    read_data: bool,
-    repair: bool,
-    progress: Callable[[int], None],
-) -> None:
-    there: dict[str, int] = {}
-    for stat in list(store.list("")):
-        if kind_of(stat.name) == "ledger":
-            continue
-        there[stat.name] = stat.size_bytes
-        seen.objects += 1
-        if kind_of(stat.name) == "pack" and not read_data:
-            continue
-        seen.size_bytes += stat.size_bytes
-        _object(keep, store, stat, seen, repair=repair)
-        progress(stat.size_bytes)
-    for kind in MOVING_KINDS:
-        if not any(kind_of(name) == kind for name in there):
-            _lost(keep, store, f"{kind}/000000000000", seen, repair=repair)
-    own = latest(Head, store, "head", public=keep.public).member
-    if own.number < keep.state.applied().head:
-        evidence = f"head {own.number} of {keep.state.applied().head}: run `modelkeep backup`"
-        seen.findings.append(
-            _finding("check.behind", store, "head", evidence, severity=Severity.MEDIUM)
-        )
-    alone = Reader(stores=keep.stores, domain=keep.domain, public=keep.public, may_heal=repair)
-    for name, size_bytes in needed(alone, own.snapshot):
-        if name not in there and store.stat(name) is None:
-            _lost(keep, store, name, seen, repair=repair)
-        elif size_bytes not in (-1, there.get(name, -1)):
-            _bad(keep, store, name, f"{name} has another size than the index says", seen, repair)
+@dataclass(slots=True, kw_only=True)
+class _Check:
+    """One check under way: what it looks at, and what it has seen."""
 
+    keep: OpenKeep = field(kw_only=False)
+    read_data: bool
+    repair: bool
+    progress: Callable[[int], None]
+    objects: int = 0
+    size_bytes: int = 0
+    repaired: int = 0
+    findings: list[Finding] = field(default_factory=list)
 
-def _object(
-    keep: OpenKeep, store: Store, stat: ObjectStat, seen: _Seen, *, repair: bool
-) -> None:
-    try:
-        demand_object(keep, stat.name, store.get(stat.name))
-    except IntegrityError as error:
-        _bad(keep, store, stat.name, str(error), seen, repair)
-    except MissingError:
-        return  # deleted since it was listed
+    def store(self, store: Store) -> None:
+        """Every object that is there, then everything that must be."""
+        there: dict[str, int] = {}
+        for stat in list(store.list("")):
+            if kind_of(stat.name) == "ledger":
+                continue
+            there[stat.name] = stat.size_bytes
+            self.objects += 1
+            if kind_of(stat.name) != "pack" or self.read_data:
+                self.size_bytes += stat.size_bytes
+                self.one(store, stat.name)
+                self.progress(stat.size_bytes)
+        for kind in MOVING_KINDS:
+            if not any(kind_of(name) == kind for name in there):
+                self.bad(store, series_name(kind, 0), f"there is no {kind}")
+        self.reachable(store, there)
 
-
-def _lost(keep: OpenKeep, store: Store, name: str, seen: _Seen, *, repair: bool) -> None:
-    _bad(keep, store, name, f"{name} is missing", seen, repair)
-
-
-def _bad(  # noqa: PLR0913, PLR0917
-    keep: OpenKeep, store: Store, name: str, evidence: str, seen: _Seen, repair: bool
-) -> None:
-    if repair and _replaced(keep, store, name):
-        seen.repaired += 1
-        seen.findings.append(
-            _finding("check.repaired", store, name, evidence, severity=Severity.NOTE)
-        )
-        record(keep, "vault.healed", {"store": store.label, "object": name, "code": "check"})
-    else:
-        seen.findings.append(_finding("check.object", store, name, evidence))
-
-
-def _replaced(keep: OpenKeep, bad: Store, name: str) -> bool:
-    for store in keep.stores:
-        if store is bad:
-            continue
+    def one(self, store: Store, name: str) -> None:
+        """One object's own bytes."""
         try:
-            raw = store.get(name)
-            demand_object(keep, name, raw)
-        except KeepError:
-            continue
-        bad.delete(name)
-        bad.put(name, raw)
-        return True
-    return False
+            demand_object(self.keep, name, store.get(name))
+        except IntegrityError as error:
+            self.bad(store, name, str(error))
+        except MissingError:
+            return  # deleted since it was listed
 
+    def reachable(self, store: Store, there: dict[str, int]) -> None:
+        """Everything that the store's own head needs, in the size that the index says."""
+        keep = self.keep
+        own = latest(Head, store, "head", public=keep.public).member
+        newest = keep.state.applied().head
+        if own.number < newest:
+            self.note(
+                "check.behind",
+                store,
+                "head",
+                f"head {own.number} of {newest}: run `modelkeep backup`",
+                severity=Severity.MEDIUM,
+            )
+        reader = keep.reader(may_heal=self.repair)
+        for name, size_bytes in needed(reader, own.snapshot):
+            if name not in there and store.stat(name) is None:
+                self.bad(store, name, f"{name} is missing")
+            elif size_bytes not in (-1, there.get(name, -1)):
+                self.bad(store, name, f"{name} has another size than the index says")
 
-def _finding(
-    rule: str, store: Store, name: str, evidence: str, *, severity: Severity = Severity.HIGH
-) -> Finding:
-    return Finding(rule=rule, severity=severity, subject=f"{store.label}:{name}", evidence=evidence)
+    def bad(self, store: Store, name: str, evidence: str) -> None:
+        """Note a damaged or missing object; with `repair`, replace it from another store."""
+        if self.repair and self.replaced(store, name):
+            self.repaired += 1
+            self.note("check.repaired", store, name, evidence, severity=Severity.NOTE)
+            facts: dict[str, Fact] = {"store": store.label, "object": name, "code": "check"}
+            record(self.keep, "vault.healed", facts)
+        else:
+            self.note("check.object", store, name, evidence)
+
+    def replaced(self, bad: Store, name: str) -> bool:
+        """Whether another store had the object whole; it then has replaced the bad one."""
+        for store in self.keep.stores:
+            if store is bad:
+                continue
+            try:
+                raw = store.get(name)
+                demand_object(self.keep, name, raw)
+            except KeepError:
+                continue
+            bad.delete(name)
+            bad.put(name, raw)
+            return True
+        return False
+
+    def note(
+        self,
+        rule: str,
+        store: Store,
+        name: str,
+        evidence: str,
+        *,
+        severity: Severity = Severity.HIGH,
+    ) -> None:
+        """Keep one finding."""
+        subject = f"{store.label}:{name}"
+        self.findings.append(
+            Finding(rule=rule, severity=severity, subject=subject, evidence=evidence)
+        )

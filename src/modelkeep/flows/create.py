@@ -19,7 +19,6 @@ from modelkeep.crypto.certificates import Authority
 from modelkeep.crypto.hierarchy import DomainKeys, KeepKeys, domain_keys, keep_keys
 from modelkeep.crypto.kdf import KEY_BYTES, SALT_BYTES
 from modelkeep.crypto.secret import Secret
-from modelkeep.crypto.signatures import verify
 from modelkeep.flows.keep import LogEpoch, latest_of
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.keysource import KeySource
@@ -171,7 +170,7 @@ def unlocked(stores: Sequence[Store], source: KeySource) -> Unlocked:
     if form.format != FORMAT or form.keep_id != keep_id or form.required:
         raise IntegrityError(
             "keep.format",
-            f"this store has format {form.format} and needs {', '.join(form.required) or 'nothing'}",
+            f"this store has format {form.format} and needs {form.required or 'nothing'}",
             hint="use a newer modelkeep",
         )
     ring = latest_of(Keyring, stores, "keyring", public=public)

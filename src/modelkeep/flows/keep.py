@@ -84,9 +84,7 @@ class OpenKeep:
 
     def reader(self, *, may_heal: bool = True) -> Reader:
         """A reader over all stores."""
-        return Reader(
-            stores=self.stores, domain=self.domain, public=self.public, may_heal=may_heal
-        )
+        return Reader(stores=self.stores, domain=self.domain, public=self.public, may_heal=may_heal)
 
 
 def latest_of(type_: type[N], stores: Sequence[Store], kind: str, *, public: bytes) -> N:

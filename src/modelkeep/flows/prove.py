@@ -13,9 +13,7 @@ from modelkeep.ledger.batch import BATCH_KIND, Batch, batch_of, prove_record, ve
 from modelkeep.ports.journal import Journal
 
 
-def proven_call(
-    access: LogAccess, journal: Journal, *, name: str, position: int
-) -> dict[str, Any]:
+def proven_call(access: LogAccess, journal: Journal, *, name: str, position: int) -> dict[str, Any]:
     """Find a call by its receipt and prove it against the latest signed checkpoint.
 
     record -> Merkle path in its batch -> entry of the batch -> inclusion proof (C2SP tlog-proof)

@@ -42,9 +42,7 @@ def chosen(keep: OpenKeep, references: Sequence[str]) -> tuple[ModelReference, .
     found = {
         (reference.name, resolved(reference, snapshot, keep.state)): None for reference in wanted
     }
-    return tuple(
-        ModelReference(name=name, selector=str(version)) for name, version in found
-    )
+    return tuple(ModelReference(name=name, selector=str(version)) for name, version in found)
 
 
 def published(
@@ -58,9 +56,7 @@ def published(
     """
     file = loaded(keep, reference, allocate=allocate)
     manifest = file.proof.manifest
-    default = resolved(
-        ModelReference(name=manifest.name), current_snapshot(keep), keep.state
-    )
+    default = resolved(ModelReference(name=manifest.name), current_snapshot(keep), keep.state)
     return Published(
         name=manifest.name,
         version=manifest.version,
@@ -71,8 +67,7 @@ def published(
 
 
 def is_batchable(schema: Schema) -> bool:
-    """Whether calls may be joined: every input and output has a free first dimension, and only
-    that one is free."""
+    """Whether calls may be joined: of each input and output the first dimension only is free."""
     ports = (*schema.inputs, *schema.outputs)
     return all(port.shape[:1] == (-1,) and -1 not in port.shape[1:] for port in ports)
 

@@ -59,7 +59,7 @@ def model_summaries(keep: OpenKeep) -> tuple[ModelSummary, ...]:
         named.setdefault((model, version), []).append(alias)
     found = []
     for entry in sorted(snapshot.artifacts, key=lambda each: (each.name, each.version)):
-        proof = proof_of(keep, reader, snapshot, entry.name, entry.version)
+        proof = proof_of(keep, reader, snapshot, name=entry.name, version=entry.version)
         manifest = proof.manifest
         found.append(
             ModelSummary(
@@ -85,7 +85,7 @@ def manifest_of(keep: OpenKeep, reference: ModelReference) -> Manifest:
     reader = keep.reader()
     snapshot = current_snapshot(keep, reader)
     version = resolved(reference, snapshot, keep.state)
-    proof = proof_of(keep, reader, snapshot, reference.name, version)
+    proof = proof_of(keep, reader, snapshot, name=reference.name, version=version)
     record_damages(keep, reader.damages)
     return proof.manifest
 
@@ -96,9 +96,7 @@ def resolved(reference: ModelReference, snapshot: Snapshot, state: State) -> int
     Raises:
         MissingError: `model.unknown` or `model.alias`.
     """
-    versions = sorted(
-        entry.version for entry in snapshot.artifacts if entry.name == reference.name
-    )
+    versions = sorted(entry.version for entry in snapshot.artifacts if entry.name == reference.name)
     if not versions:
         raise MissingError(
             "model.unknown",
@@ -130,7 +128,7 @@ def set_alias(keep: OpenKeep, reference: ModelReference, alias: str) -> int:
 
 
 def proof_of(
-    keep: OpenKeep, reader: Reader, snapshot: Snapshot, name: str, version: int
+    keep: OpenKeep, reader: Reader, snapshot: Snapshot, *, name: str, version: int
 ) -> VerifiedManifest:
     """Read and verify one version's manifest."""
     entry = entry_of(snapshot, name, version)
@@ -162,7 +160,7 @@ def loaded(
     snapshot = current_snapshot(keep, reader)
     version = resolved(reference, snapshot, keep.state)
     try:
-        proof = proof_of(keep, reader, snapshot, reference.name, version)
+        proof = proof_of(keep, reader, snapshot, name=reference.name, version=version)
         recipe = reader.recipe(entry_of(snapshot, reference.name, version).recipe)
         file = recipe.files[0]
         target = allocate(file.size_bytes)

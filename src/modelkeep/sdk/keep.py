@@ -178,9 +178,7 @@ class Keep:
             raise UsageError("model.alias", f"{alias!r} is no alias", hint="write NAME:ALIAS")
         if named.selector.isdecimal():
             raise UsageError("model.alias", "an alias is not a number", hint="fraud:prod")
-        return set_alias(
-            self._open, parsed_reference(f"{named.name}:{version}"), named.selector
-        )
+        return set_alias(self._open, parsed_reference(f"{named.name}:{version}"), named.selector)
 
     def restore(self, reference: str, to: str | Path, *, force: bool = False) -> int:
         """Write a model's plaintext to a file, atomically; return its size in bytes.
@@ -214,9 +212,7 @@ class Keep:
         self, principal: str, *, scopes: Sequence[str] = ("infer:*",), expires_ns: int = 0
     ) -> tuple[str, Secret]:
         """Make an API key: its id, and its text, which exists nowhere else."""
-        return created_token(
-            self._open, principal=principal, scopes=scopes, expires_ns=expires_ns
-        )
+        return created_token(self._open, principal=principal, scopes=scopes, expires_ns=expires_ns)
 
     def tokens(self) -> tuple[Token, ...]:
         """All API keys: ids, holders, scopes; never the keys."""
@@ -226,9 +222,9 @@ class Keep:
         """Revoke an API key; a running gateway refuses it within a second."""
         revoked_token(self._open, token_id)
 
-    def backup(self, *, progress: Callable[[int], None] = lambda _: None) -> tuple[
-        BackupReport, ...
-    ]:
+    def backup(
+        self, *, progress: Callable[[int], None] = lambda _: None
+    ) -> tuple[BackupReport, ...]:
         """Bring every other store up to the first one; prove that each would do alone."""
         return backed_up(self._open, progress=progress)
 
@@ -466,4 +462,3 @@ def _as_secret(passphrase: str | Secret) -> Secret:
 
 def _origin_of(checkpoint: bytes) -> str:
     return checkpoint.partition(b"\n")[0].decode(errors="replace")
-

@@ -140,7 +140,15 @@ def recovered(
         lap("service started")
         probes = _probed(service, folder, key, manifests)
         rto_s = lap("first correct answer")
-        result = _result(plan, restored, probes, watch, rto_s, started_ns, last_ns)
+        measure = measured(
+            rto_s=rto_s,
+            checkpoint_ns=last_ns,
+            disaster_ns=plan.disaster_ns or started_ns,
+            is_fresh=restored.was.is_expected,
+        )
+        result = _result(
+            plan, restored, measure, probes=probes, laps=watch.laps(), at=rfc3339(started_ns)
+        )
         with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
             keep.revoke_token(probe_id)
             keep.record_drill(result_facts(result, keep.opened.keys.signer))
@@ -207,9 +215,7 @@ class Restored:
     damaged: tuple[str, ...]
 
 
-def restored_folder(
-    plan: Plan, folder: KeepFolder, lap: Callable[[str], float]
-) -> Restored:
+def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float]) -> Restored:
     """The part before any process: unlock, verify, copy, begin a new log, write the folder.
 
     The configuration goes last: a run that was cut short is simply run again.
@@ -229,9 +235,7 @@ def restored_folder(
     disk.make_folder(folder.path)
     after = parsed_config(text, what="the recovered configuration")
     main = folder_store(folder.store_path(after.stores[0]), after.stores[0].label, disk)
-    done = copied(
-        survivor, main, verify=lambda name, raw: demand_object(opened, name, raw)
-    )
+    done = copied(survivor, main, verify=lambda name, raw: demand_object(opened, name, raw))
     lap("objects copied")
     _begin_log(plan, opened, was, survivor, main)
     write_file(disk, folder.ca_pem_path, opened.authority.certificate)
@@ -245,9 +249,7 @@ def restored_folder(
     )
 
 
-def _begin_log(
-    plan: Plan, opened: Unlocked, was: Survived, survivor: Store, main: Store
-) -> None:
+def _begin_log(plan: Plan, opened: Unlocked, was: Survived, survivor: Store, main: Store) -> None:
     """Begin a new log; one that an earlier, cut recovery began and never used is taken up."""
     newest = opened.epochs[-1]
     sizes = LogReader(survivor, newest.origin).checkpoint_sizes()
@@ -305,9 +307,7 @@ def _last_entry_ns(keep: Keep, entries: int) -> int:
 def _probed(
     service: Service, folder: KeepFolder, key: Secret, manifests: dict[str, Manifest]
 ) -> tuple[Probe, ...]:
-    with Client(
-        server=service.url, api_key=key.reveal().decode(), ca=folder.ca_pem_path
-    ) as client:
+    with Client(server=service.url, api_key=key.reveal().decode(), ca=folder.ca_pem_path) as client:
         return tuple(_probe(client, name, manifests[name]) for name in service.models)
 
 
@@ -344,35 +344,28 @@ def _zeros(manifest: Manifest) -> dict[str, Array]:
     }
 
 
-def _result(  # noqa: PLR0913, PLR0917
+def _result(
     plan: Plan,
     restored: Restored,
+    measure: Measure,
+    *,
     probes: tuple[Probe, ...],
-    watch: Stopwatch,
-    rto_s: float,
-    started_ns: int,
-    last_ns: int,
+    laps: tuple[Lap, ...],
+    at: str,
 ) -> DrillResult:
-    measure = measured(
-        rto_s=rto_s,
-        checkpoint_ns=last_ns,
-        disaster_ns=plan.disaster_ns or started_ns,
-        is_fresh=restored.was.is_expected,
-    )
     objectives = restored.config.objectives
     return DrillResult(
         kind="drill" if plan.is_rehearsal else "recovery",
         keep_id=restored.config.keep_id,
-        at=rfc3339(started_ns),
+        at=at,
         source=plan.source.name,
         measure=measure,
         objectives=objectives,
         missed=tuple(finding.evidence for finding in assessed(measure, objectives)),
-        laps=watch.laps(),
+        laps=laps,
         probes=probes,
         objects=restored.objects,
         size_bytes=restored.size_bytes,
         entries=restored.was.entries,
         damaged=restored.damaged,
     )
-

@@ -18,7 +18,7 @@ from modelkeep.core.entry import Entry
 from modelkeep.ports.state import Applied, State, Token
 
 
-class PowerCut(BaseException):  # noqa: N818 - no error to be handled: a BaseException on purpose
+class PowerCut(BaseException):
     """The power failed; production code must not be able to swallow it."""
 
 

@@ -64,7 +64,8 @@ class StoreContract:
         assert store.get("object") == b"second"
 
     @pytest.mark.parametrize(
-        "name", ["", "/", "a//b", "../a", "a/..", ".hidden", "A", "a b", "a\n", "a/", "é", "x" * 201]
+        "name",
+        ["", "/", "a//b", "../a", "a/..", ".hidden", "A", "a b", "a\n", "a/", "é", "x" * 201],
     )
     def test_a_name_that_could_escape_is_refused(self, store: Store, name: str) -> None:
         for call in (store.get, store.stat, store.delete):

@@ -16,8 +16,9 @@ from modelkeep.vault.snapshot import Snapshot
 
 
 def demand_content(name: str, raw: bytes, *, domain: DomainKeys, public: bytes) -> None:
-    """Check an object that is named by its own digest: bytes, signature, tag, and for a pack every
-    segment's plaintext against its id.
+    """Check an object that is named by its own digest: bytes, signature and tag.
+
+    Of a pack, every segment's plaintext is also compared with its id.
 
     Raises:
         IntegrityError: the first thing that is wrong.
@@ -27,9 +28,7 @@ def demand_content(name: str, raw: bytes, *, domain: DomainKeys, public: bytes) 
     if kind == "pack":
         _demand_segments(read_pack(name, raw, domain=domain, public=public), raw, domain)
         return
-    opened_object(
-        name, raw, kind=kind, domain=domain.name, key=domain.blobs, public=public
-    )
+    opened_object(name, raw, kind=kind, domain=domain.name, key=domain.blobs, public=public)
 
 
 def needed(reader: Reader, snapshot_name: str) -> Iterator[tuple[str, int]]:
@@ -68,10 +67,6 @@ def _demand_segments(pack: PackEntry, raw: bytes, domain: DomainKeys) -> None:
     cipher = pack_cipher(domain, pack.salt)
     for segment in pack.segments:
         sealed = view[segment.offset : segment.offset + segment.length + TAG_BYTES]
-        plain = cipher.open(
-            segment.number, sealed, bound=bound_to(domain.name, segment.chunk_id)
-        )
+        plain = cipher.open(segment.number, sealed, bound=bound_to(domain.name, segment.chunk_id))
         if keyed_id(domain.chunk_ids.reveal(), plain) != segment.chunk_id:
             raise IntegrityError("vault.id", f"{pack.name}: a chunk is not what its id says")
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from modelkeep.core.artifact import TensorEntry
 from modelkeep.core.record import to_msgpack
@@ -90,9 +91,7 @@ def stored(
                     fresh.add(packs[-1])
                     pack = _new_pack(writer)
             progress(length)
-        files.append(
-            RecipeFile(path=source.path, size_bytes=len(source.raw), chunks=tuple(chunks))
-        )
+        files.append(RecipeFile(path=source.path, size_bytes=len(source.raw), chunks=tuple(chunks)))
     if not pack.is_empty:
         packs.append(_put_pack(writer, pack))
     index = put_sealed(writer, "index", to_msgpack(Index(packs=tuple(packs)))) if packs else ""
@@ -126,7 +125,7 @@ def cuts(
             kept.append(border)
     return [
         (start, min(segment_bytes, end - start))
-        for left, end in zip(kept, kept[1:], strict=False)
+        for left, end in pairwise(kept)
         for start in range(left, end, segment_bytes)
     ]
 

@@ -138,9 +138,7 @@ class Reader:
         pack, segment = place
         self.first_good(pack.name, lambda store: self._segment(store, pack, segment, target))
 
-    def _segment(
-        self, store: Store, pack: PackEntry, segment: Segment, target: memoryview
-    ) -> None:
+    def _segment(self, store: Store, pack: PackEntry, segment: Segment, target: memoryview) -> None:
         sealed = store.get(pack.name, start=segment.offset, length=segment.length + TAG_BYTES)
         if len(sealed) != segment.length + TAG_BYTES:
             raise IntegrityError("vault.short", f"{pack.name} is cut short", object=pack.name)

@@ -1,4 +1,4 @@
-"""Small signed objects: sealed ones named by their own digest, and numbered series.
+r"""Small signed objects: sealed ones named by their own digest, and numbered series.
 
     sealed object   "mkobjv0\n" || salt(32) || AES-256-GCM(body) || Ed25519(64)
                     named <kind>/<2 hex>/<64 hex>, the BLAKE3 digest of all of its bytes
@@ -99,9 +99,7 @@ def series_member(kind: str, record: Numbered, *, signer: Signer) -> tuple[str, 
     return series_name(kind, record.number), payload + line
 
 
-def opened_member(
-    type_: type[N], name: str, raw: bytes, *, kind: str, public: bytes
-) -> N:
+def opened_member(type_: type[N], name: str, raw: bytes, *, kind: str, public: bytes) -> N:
     """Check a member of a series: signature first, then the record, then its number.
 
     Raises:
@@ -145,9 +143,7 @@ def latest(type_: type[N], store: Store, kind: str, *, public: bytes) -> Latest[
     skipped: list[str] = []
     for name in member_names(store, kind):
         try:
-            member = opened_member(
-                type_, name, store.get(name), kind=kind, public=public
-            )
+            member = opened_member(type_, name, store.get(name), kind=kind, public=public)
         except IntegrityError:
             skipped.append(name)
             continue

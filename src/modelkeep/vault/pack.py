@@ -1,4 +1,4 @@
-"""Packs: encrypted segments back to back, with their table and the writer's signature.
+r"""Packs: encrypted segments back to back, with their table and the writer's signature.
 
     "mkpack0\n" || salt(32) || segment 0 || segment 1 || … || table || length of table, u32 BE
     || Ed25519(64)

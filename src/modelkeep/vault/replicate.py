@@ -84,6 +84,4 @@ def copy_objects(
         count += 1
         size_bytes += len(raw)
         progress(len(raw))
-    return Copied(
-        objects=count, size_bytes=size_bytes, replaced=replaced, damaged=tuple(damaged)
-    )
+    return Copied(objects=count, size_bytes=size_bytes, replaced=replaced, damaged=tuple(damaged))

@@ -41,8 +41,10 @@ class Child:
     _plan_fd: int = field(default=-1)
 
     def start(self) -> None:
-        """Start the process in a group of its own (Ctrl-C reaches the supervisor only) with an
-        empty environment."""
+        """Start the process with an empty environment.
+
+        It is in a group of its own, so Ctrl-C reaches the supervisor only.
+        """
         if self._plan_fd < 0:
             self._plan_fd = sealed_bytes(f"plan-{self.name}", to_json(self.plan))
         command = [sys.executable, "-I", "-m", f"modelkeep.workers.{self.worker}"]

@@ -25,15 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelkeep.adapters.locks import held
-from modelkeep.adapters.memory_file import MemoryFile, sealed_bytes
-from modelkeep.config import Config
+from modelkeep.adapters.memory_file import MemoryFile
 from modelkeep.core.entry import Entry, Fact
 from modelkeep.core.errors import KeepError, UnavailableError
 from modelkeep.core.limits import PASSPHRASE_BYTES_MAX
 from modelkeep.core.record import to_json
-from modelkeep.crypto.certificates import server_certificate
 from modelkeep.crypto.secret import Secret
-from modelkeep.flows.keep import OpenKeep, record
+from modelkeep.flows.keep import record
 from modelkeep.flows.publish import Published, chosen, published
 from modelkeep.sdk.client import is_ready
 from modelkeep.wiring import (
@@ -43,19 +41,12 @@ from modelkeep.wiring import (
     recorder_client,
     system_clock,
 )
-from modelkeep.workers.plan import (
-    GatewayPlan,
-    RecorderPlan,
-    ReplicaPlan,
-    ServedModel,
-    StorePlan,
-)
+from modelkeep.workers.layout import Layout, tcp_listener
 from modelkeep.workers.process import Child, stopped
 
 POLL_S = 0.02
 READY_TIMEOUT_S = 60.0
 GRACE_S = 15.0
-BACKLOG = 1024
 # Facts that wait for a recorder that is down: one process restarting for a minute makes 40.
 UNTOLD_MAX = 1000
 
@@ -87,11 +78,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _serve(KeepFolder(options.keep), options.passphrase_fd, as_json=options.json)
     except KeepError as error:
-        print(f"modelkeep: error: {error}", file=sys.stderr)
+        sys.stderr.write(f"modelkeep: error: {error}\n")
         if error.hint:
-            print(f"modelkeep: hint: {error.hint}", file=sys.stderr)
+            sys.stderr.write(f"modelkeep: hint: {error.hint}\n")
         if options.json:
-            print(to_json(error.as_facts()).decode(), file=sys.stderr)
+            sys.stderr.write(to_json(error.as_facts()).decode() + "\n")
         return error.exit_status
     return 0
 
@@ -131,165 +122,19 @@ def _prepared(folder: KeepFolder, passphrase: Secret) -> Service:
                 memory.dropped()
                 raise
         names = tuple(f"{each.name}:{each.version}" for each, _ in models)
-        listener = _tcp_listener(config)
-        port = listener.getsockname()[1]
-        url = f"https://{config.serve.host}:{port}"
+        listener = tcp_listener(config.serve.host, config.serve.port)
+        url = f"https://{config.serve.host}:{listener.getsockname()[1]}"
         record(keep, "service.started", {"models": names, "url": url})
-        return _laid_out(folder, keep, config, models, listener, url)
-
-
-def _laid_out(
-    folder: KeepFolder,
-    keep: OpenKeep,
-    config: Config,
-    models: list[tuple[Published, MemoryFile]],
-    listener: socket.socket,
-    url: str,
-) -> Service:
-    lifeline_read, lifeline_write = os.pipe2(os.O_CLOEXEC)
-    sockets = [listener]
-    replicas: list[Child] = []
-    served: list[ServedModel] = []
-    for model, memory in models:
-        model_fd = memory.sealed()
-        names = []
-        for number in range(config.serve.replicas):
-            name = f"replica-{model.name}-{model.version}-{number}"
-            unix = _unix_listener(folder, f"{len(replicas)}.sock")
-            sockets.append(unix)
-            names.append(f"{len(replicas)}.sock")
-            replicas.append(
-                _replica(name, model, config, model_fd, unix.fileno(), lifeline_read)
-            )
-        served.append(
-            ServedModel(
-                name=model.name,
-                version=model.version,
-                schema=model.schema,
-                sockets=tuple(names),
-                is_default=model.is_default,
-            )
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        layout = Layout(folder, keep, config, listener, lifeline_fd=reading)
+        replicas, served = layout.replicas(models)
+        return Service(
+            url=url,
+            models=tuple(model for model, _ in models),
+            children=(layout.recorder(), *replicas, layout.gateway(served)),
+            sockets=tuple(layout.sockets),
+            lifeline=writing,
         )
-    recorder_socket = _unix_listener(folder, "recorder.sock")
-    sockets.append(recorder_socket)
-    recorder = _recorder(folder, keep, config, recorder_socket.fileno(), lifeline_read)
-    gateway = _gateway(folder, keep, config, tuple(served), listener.fileno(), lifeline_read)
-    return Service(
-        url=url,
-        models=tuple(model for model, _ in models),
-        children=(recorder, *replicas, gateway),
-        sockets=tuple(sockets),
-        lifeline=lifeline_write,
-    )
-
-
-def _replica(
-    name: str, model: Published, config: Config, model_fd: int, listen_fd: int, lifeline_fd: int
-) -> Child:
-    plan = ReplicaPlan(
-        model=model.name,
-        version=model.version,
-        schema=model.schema,
-        model_fd=model_fd,
-        listen_fd=listen_fd,
-        lifeline_fd=lifeline_fd,
-        batchable=model.is_batchable,
-        batch_rows_max=config.serve.batch_rows_max,
-        threads=config.serve.threads,
-    )
-    return Child(
-        name=name, worker="replica", plan=plan, fds=(model_fd, listen_fd, lifeline_fd)
-    )
-
-
-def _recorder(
-    folder: KeepFolder, keep: OpenKeep, config: Config, listen_fd: int, lifeline_fd: int
-) -> Child:
-    seed_fd = sealed_bytes("ledger-seed", keep.keys.ledger_seed.reveal())
-    body_fd = sealed_bytes("ledger-body", keep.keys.ledger_body.reveal())
-    plan = RecorderPlan(
-        listen_fd=listen_fd,
-        lifeline_fd=lifeline_fd,
-        sign_seed_fd=seed_fd,
-        body_key_fd=body_fd,
-        origin=keep.origin,
-        wal_folder=str(folder.wal_folder(keep.epochs[-1]).resolve()),
-        journals_folder=str(folder.journals_folder.resolve()),
-        stores=tuple(
-            StorePlan(label=store.label, path=str(folder.store_path(store).resolve()))
-            for store in config.stores
-        ),
-        settings=config.ledger,
-    )
-    return Child(
-        name="recorder",
-        worker="recorder",
-        plan=plan,
-        fds=(listen_fd, lifeline_fd, seed_fd, body_fd),
-    )
-
-
-def _gateway(
-    folder: KeepFolder,
-    keep: OpenKeep,
-    config: Config,
-    models: tuple[ServedModel, ...],
-    listen_fd: int,
-    lifeline_fd: int,
-) -> Child:
-    hosts = dict.fromkeys(
-        (config.serve.host, "localhost", "127.0.0.1", "::1", *config.serve.hostnames)
-    )
-    certificate = server_certificate(
-        keep.authority, keep_id=keep.keep_id, hosts=tuple(hosts), now_ns=keep.clock.now_ns()
-    )
-    journal = f"gateway-{keep.epochs[-1].number}-0"  # a recovered keep numbers receipts anew
-    tls_fd = sealed_bytes("tls", certificate.reveal())
-    commitment_fd = sealed_bytes("commitments", keep.keys.commitments.reveal())
-    plan = GatewayPlan(
-        listen_fd=listen_fd,
-        lifeline_fd=lifeline_fd,
-        tls_fd=tls_fd,
-        commitment_key_fd=commitment_fd,
-        run_folder=str(folder.run_folder.resolve()),
-        state_path=str(folder.state_path.resolve()),
-        journal_folder=str((folder.journals_folder / journal).resolve()),
-        journal_name=journal,
-        settings=config.gate,
-        models=models,
-    )
-    return Child(
-        name="gateway-0",
-        worker="gateway",
-        plan=plan,
-        fds=(listen_fd, lifeline_fd, tls_fd, commitment_fd),
-    )
-
-
-def _tcp_listener(config: Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.serve.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((config.serve.host, config.serve.port))
-    except OSError as error:
-        raise UnavailableError(
-            "serve.port",
-            f"cannot listen on {config.serve.host}:{config.serve.port}: {error.strerror}",
-            hint="stop what listens there, or set another port in [serve] of modelkeep.toml",
-        ) from error
-    listener.listen(BACKLOG)
-    return listener
-
-
-def _unix_listener(folder: KeepFolder, name: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with folder.short_run_path() as short:
-        path = Path(short, name)
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-    listener.listen(BACKLOG)
-    return listener
 
 
 def _stop_requested() -> int:
@@ -325,10 +170,12 @@ def _announce(service: Service, folder: KeepFolder, *, as_json: bool) -> None:
     facts = _facts(service)
     folder.service_file.write_bytes(to_json(facts))
     if as_json:
-        print(to_json({"event": "ready", **facts}).decode(), flush=True)
-        return
-    names = ", ".join(f"{each.name}:{each.version}" for each in service.models)
-    print(f"serving {names} at {service.url} (trust {folder.ca_pem_path})", flush=True)
+        said = to_json({"event": "ready", **facts}).decode()
+    else:
+        names = ", ".join(f"{each.name}:{each.version}" for each in service.models)
+        said = f"serving {names} at {service.url} (trust {folder.ca_pem_path})"
+    sys.stdout.write(said + "\n")
+    sys.stdout.flush()
 
 
 def _facts(service: Service) -> dict[str, object]:
