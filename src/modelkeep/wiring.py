@@ -27,7 +27,7 @@ from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.create import Unlocked, config_copy, config_of, unlocked
 from modelkeep.flows.keep import LogEpoch, OpenKeep, record, replay
 from modelkeep.flows.ledger import Sequencer
-from modelkeep.flows.ledger_read import LogAccess, healed_log, read_entries
+from modelkeep.flows.ledger_read import LogAccess, healed_log, log_size, read_entries
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.journal import Journal
@@ -201,7 +201,7 @@ def open_state_readonly(path: Path) -> State:
     return SqliteState(path, readonly=True)
 
 
-def write_file(disk: Disk, path: Path, raw: bytes) -> None:
+def write_file(disk: Disk, path: Path, raw: bytes | memoryview) -> None:
     """Put bytes under a name, atomically and durably, readable by their owner only.
 
     Raises:
@@ -356,11 +356,11 @@ def history(
     for number, epoch in enumerate(opened.epochs):
         is_last = number == len(opened.epochs) - 1
         end = None if is_last else opened.epochs[number + 1].base
+        accesses = [
+            log_access(opened, epoch, store, journal if is_last else None) for store in stores
+        ]
         while end is None or at < end:
             before = at
-            accesses = [
-                log_access(opened, epoch, store, journal if is_last else None) for store in stores
-            ]
             for index, entry in _of_epoch(accesses, at - epoch.base, healed):
                 at = epoch.base + index + 1
                 yield at - 1, entry
@@ -370,10 +370,10 @@ def history(
                 break
         if end is not None and at < end:
             raise IntegrityError("keep.history", f"the log {epoch.origin} ends at {at}, not {end}")
-        if is_last and at < start:
+        if is_last and at == start > epoch.base + log_size(accesses[0]):
             raise IntegrityError(
                 "keep.history",
-                f"State has applied {start} entries, the ledger holds {at}: it was rolled back",
+                f"State has applied {start} entries, the ledger holds fewer: it was rolled back",
                 hint="`modelkeep recover` from the store that holds the newest checkpoint",
             )
 

@@ -170,7 +170,7 @@ class RealDisk:
             os.close(fd)
 
 
-def write_replacing(disk: Disk, path: Path, raw: bytes) -> None:
+def write_replacing(disk: Disk, path: Path, raw: bytes | memoryview) -> None:
     """Put bytes under a name, atomically and durably; what had the name before is gone.
 
     Order: temporary file -> its bytes durable -> rename -> name durable. A crash leaves the old

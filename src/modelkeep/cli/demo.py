@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import secrets
 import shutil
@@ -29,14 +30,11 @@ _NEEDS = ("sklearn", "skl2onnx", "tritonclient", "onnxruntime", "uvloop")
 def run(options: argparse.Namespace) -> int:
     """Tell the story; leave nothing running and nothing behind but the report."""
     _demand_extras()
-    report = options.report or Path.cwd() / REPORT_NAME
+    report = (options.report or Path(REPORT_NAME)).resolve()
     with ExitStack() as stack:
         folder = _folder(options.folder, stack, keep=options.serve)
-        stage = Stage(
-            folder=folder,
-            story=Story(_passphrase_file(stack)),
-            stack=stack,
-        )
+        stack.enter_context(contextlib.chdir(folder))  # so that the story's paths read as typed
+        stage = Stage(folder=Path(), story=Story(_passphrase_file(stack)), stack=stack)
         for act in (
             act_make,
             act_train,
@@ -60,12 +58,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _serve_on(stage: Stage) -> None:
     """Leave the recovered service up until Ctrl-C, and say how to call it."""
-    call = stage.folder / "call.json"
+    keep, call = stage.keep.resolve(), (stage.folder / "call.json").resolve()
     model = f"{stage.service.url}/v2/models/digits"
-    print(f"\nserving at {stage.service.url} until Ctrl-C; the keep is in {stage.keep}")
+    print(f"\nserving at {stage.service.url} until Ctrl-C; the keep is in {keep}")
     print(f"API key: {stage.api_key}")
     print(
-        f"curl --cacert {stage.keep}/ca.pem -H 'Authorization: Bearer {stage.api_key}' "
+        f"curl --cacert {keep}/ca.pem -H 'Authorization: Bearer {stage.api_key}' "
         f"-H 'Content-Type: application/json' -d @{call} {model}/infer",
         flush=True,
     )

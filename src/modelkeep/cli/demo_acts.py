@@ -77,7 +77,7 @@ class Stage:
     folder: Path
     story: Story
     stack: ExitStack
-    data: Digits = field(default_factory=digits)
+    data: Digits = field(init=False)
     models: tuple[Trained, ...] = ()
     api_key: str = ""
     measures: dict[str, str] = field(default_factory=dict)
@@ -120,20 +120,24 @@ class Stage:
 
 def act_make(stage: Stage) -> None:
     """Make a keep."""
-    with stage.story.step("Make a keep: root key behind a passphrase, a ledger, two stores"):
+    with stage.story.step("Make a keep"):
         made = stage.story.run(
             "init", stage.keep, "--store", f"offsite={stage.offsite}", "--port", "0"
         )[0]
-        stage.story.fact(f"keep {made['keep_id']}, stores {', '.join(made['stores'])}")
+        stage.story.fact(
+            f"keep {made['keep_id']}: a root key behind a passphrase, a ledger, "
+            f"stores {' and '.join(made['stores'])}"
+        )
 
 
 def act_train(stage: Stage) -> None:
     """Train, export, fine-tune, export again."""
-    with stage.story.step("Train a classifier on scikit-learn's handwritten digits; fine-tune it"):
+    with stage.story.step("Train a model, fine-tune it"):
+        stage.data = digits()
         stage.models = trained(stage.data, stage.folder)
         for number, model in enumerate(stage.models, start=1):
             stage.story.fact(
-                f"digits v{number}: {model.file.stat().st_size:,} bytes of ONNX, "
+                f"handwritten digits v{number}: {model.file.stat().st_size:,} bytes of ONNX, "
                 f"{model.accuracy:.1%} of {len(stage.data.held_out)} held-out digits right"
             )
 
@@ -141,7 +145,7 @@ def act_train(stage: Stage) -> None:
 def act_admit(stage: Stage) -> None:
     """Refuse what is harmful, let both models in."""
     story = stage.story
-    with story.step("Admit: what is harmful is refused, what is sound is signed and sealed"):
+    with story.step("Admit: refuse what is harmful, seal the rest"):
         witness = stage.folder / "the-pickle-ran"
         for what, path in harmful(stage.folder, stage.models[0].file.read_bytes(), witness).items():
             if path.name == "cut-edge.onnx":
@@ -162,7 +166,7 @@ def act_admit(stage: Stage) -> None:
 def act_serve(stage: Stage) -> None:
     """Start the service and make a key."""
     story = stage.story
-    with story.step("Serve: TLS gateway, two replicas with sealed memory, a recorder"):
+    with story.step("Serve over TLS with two replicas"):
         token = story.run(*stage.at, "tokens", "new", "alice", "--scope", "infer:digits")[0]
         stage.api_key = token["api_key"]
         started_s = time.perf_counter()

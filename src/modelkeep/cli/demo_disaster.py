@@ -30,10 +30,10 @@ WAIT_S = 10.0
 def act_client(stage: Stage) -> None:
     """A public client, and a replica that is killed under load."""
     story = stage.story
-    with story.step("Call it with NVIDIA's tritonclient; kill a replica under load"):
+    with story.step("Call it; kill a replica under load"):
         with _triton(stage) as client:
             story.proven(
-                "is_server_live and is_server_ready",
+                "tritonclient[http]: is_server_live and is_server_ready",
                 holds=client.is_server_live() and client.is_server_ready(),
             )
             metadata = client.get_model_metadata("digits", headers=_headers(stage))
@@ -54,7 +54,7 @@ def act_client(stage: Stage) -> None:
 def act_backup(stage: Stage) -> None:
     """Replicate, check, and see the ledger follow by itself."""
     story = stage.story
-    with story.step("Back up: replicate to the second store and check it"):
+    with story.step("Back up to the second store"):
         report = story.run(*stage.at, "backup")[0][0]
         story.proven(
             f"{report['store']} is whole: {report['objects']} objects, "
@@ -78,7 +78,7 @@ def act_backup(stage: Stage) -> None:
 def act_attack(stage: Stage) -> None:
     """Bad calls, and bytes that somebody changed."""
     story = stage.story
-    with story.step("Attack it a little: every refusal is clear, every damage is found"):
+    with story.step("Attack it a little"):
         _bad_calls(stage)
         packs = sorted((stage.keep / "stores" / "main" / "pack").rglob("[0-9a-f]" * 64))
         copies = [
@@ -113,7 +113,7 @@ def act_attack(stage: Stage) -> None:
 def act_disaster(stage: Stage) -> None:
     """Destroy everything but the second store and the passphrase; recover."""
     story = stage.story
-    with story.step("Disaster: the keep and all processes are gone; recover from the second store"):
+    with story.step("Disaster, and recovery"):
         saved = stage.folder / "checkpoint.txt"
         _await(lambda: _sizes(stage.offsite) >= _sizes(stage.keep / "stores" / "main"))
         checkpoint = story.run(*stage.at, "ledger", "checkpoint")[0]
@@ -156,7 +156,7 @@ def act_disaster(stage: Stage) -> None:
 def act_ledger(stage: Stage) -> None:
     """Prove the log, then change one bit of a copy."""
     story = stage.story
-    with story.step("Prove the ledger; flip one bit in a copy and find it"):
+    with story.step("Prove the ledger"):
         for report in story.run(*stage.at, "ledger", "verify")[0]:
             story.proven(
                 f"{report['store']}: {report['origin'].rpartition('/')[2]}: {report['size']} "
@@ -215,17 +215,30 @@ def _kill_under_load(stage: Stage) -> None:
 def _bad_calls(stage: Stage) -> None:
     body = _infer_body(stage)
     wrong_shape = {"inputs": [{**body["inputs"][0], "shape": [1, 63], "data": [[0.0] * 63]}]}
-    nan = json.dumps(body).replace("[[", "[[NaN, ", 1).replace(", 0.0]]", "]]", 1)
     good, wrong_key = _headers(stage), {"authorization": "Bearer mk_0123456789abcdef_" + "A" * 43}
+    status, said = _with_nan(stage)
+    stage.story.proven(f"NaN: {status} {said}", holds=status == "400" and "finite" in said)
     for what, headers, raw, wanted in (
         ("no key", {}, json.dumps(body).encode(), 401),
         ("a wrong key", wrong_key, json.dumps(body).encode(), 401),
         ("a wrong shape", good, json.dumps(wrong_shape).encode(), 400),
-        ("NaN", good, nan.encode(), 400),
         ("a body of 100 MB", good, b"0" * BODY_BYTES, 413),
     ):
         status, said = _post(stage, headers, raw)
         stage.story.proven(f"{what}: {status} {said}", holds=status == wanted and bool(said))
+
+
+def _with_nan(stage: Stage) -> tuple[str, str]:
+    """What tritonclient is told when it sends NaN, as status and message."""
+    import tritonclient.utils as triton  # noqa: PLC0415 - the extra `demo`
+
+    rows = np.full((1, stage.data.held_out.shape[1]), np.nan, np.float32)
+    with _triton(stage) as client:
+        try:
+            _labels(stage, client, rows, is_binary=True)
+        except triton.InferenceServerException as error:
+            return str(error.status()), str(error.message())
+    return "200", "answered"
 
 
 def _post(stage: Stage, headers: dict[str, str], raw: bytes) -> tuple[int, str]:
@@ -241,7 +254,8 @@ def _post(stage: Stage, headers: dict[str, str], raw: bytes) -> tuple[int, str]:
         connection.request("POST", "/v2/models/digits/infer", body=raw, headers=headers)
     try:
         answer = connection.getresponse()
-        return answer.status, str(json.loads(answer.read())["error"])
+        said = json.loads(answer.read())
+        return answer.status, f"{said['error']}; {said['hint']}"
     finally:
         connection.close()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from modelkeep.core.errors import KeepError, MissingError
+from modelkeep.core.errors import IntegrityError, KeepError, MissingError
 from modelkeep.core.record import Record
 from modelkeep.flows.create import Unlocked, origin_of
 from modelkeep.flows.keep import LogEpoch
@@ -48,25 +48,40 @@ class Copied:
 def survived(
     store: Store, opened: Unlocked, *, public: bytes, expected: Checkpoint | None
 ) -> Survived:
-    """Verify the last log of a surviving store, every object of it.
+    """Verify every log of a surviving store, every object of it.
 
     Raises:
-        IntegrityError: located, when the log is damaged, or does not contain what was expected.
+        IntegrityError: located, when a log is damaged, or does not contain what was expected.
     """
-    epoch = opened.epochs[-1]
-    body_key = opened.keys.ledger_body
-    latest = LogReader(store, epoch.origin).latest(public=public)
-    if latest.checkpoint is None:
-        return Survived(entries=epoch.base, checkpoint=epoch.resumed, is_expected=False)
-    report = verified_log(
-        store, origin=epoch.origin, public=public, body_key=body_key, at_least=expected
-    )
-    demand_whole(report)
-    return Survived(
-        entries=epoch.base + report.size,
-        checkpoint=latest.checkpoint.raw.decode(),
-        is_expected=expected is not None,
-    )
+    was = Survived(entries=0, checkpoint="", is_expected=False)
+    for epoch in opened.epochs:
+        latest = LogReader(store, epoch.origin).latest(public=public)
+        if latest.checkpoint is None:
+            was = Survived(
+                entries=epoch.base, checkpoint=epoch.resumed, is_expected=was.is_expected
+            )
+            continue
+        is_here = expected is not None and expected.origin == epoch.origin
+        report = verified_log(
+            store,
+            origin=epoch.origin,
+            public=public,
+            body_key=opened.keys.ledger_body,
+            at_least=expected if is_here else None,
+        )
+        demand_whole(report)
+        was = Survived(
+            entries=epoch.base + report.size,
+            checkpoint=latest.checkpoint.raw.decode(),
+            is_expected=was.is_expected or is_here,
+        )
+    if expected is not None and not was.is_expected:
+        raise IntegrityError(
+            "recover.stale",
+            f"{store.label} does not hold the log {expected.origin} that was expected",
+            hint="recover from a store that is newer",
+        )
+    return was
 
 
 def copied(

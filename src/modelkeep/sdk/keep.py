@@ -199,7 +199,7 @@ class Keep:
             return memoryview(buffers[-1])
 
         file = loaded(self._open, parsed_reference(reference), allocate=allocate)
-        write_file(self.folder.world.disk, target, bytes(file.raw))
+        write_file(self.folder.world.disk, target, file.raw)
         manifest = file.proof.manifest
         record(
             self._open,

@@ -21,6 +21,7 @@ from modelkeep.core.errors import (
 from modelkeep.crypto.secret import Secret
 
 STOP_TIMEOUT_S = 45.0
+LOG_NAME = "service.log"
 
 _CLASS_BY_EXIT: dict[int, type[KeepError]] = {
     kind.exit_status: kind
@@ -45,20 +46,22 @@ class Service:
         reading, writing = os.pipe()
         os.write(writing, passphrase.reveal())
         os.close(writing)
+        self._run_folder = folder / "run"
+        self._run_folder.mkdir(mode=0o700, exist_ok=True)
         command = [sys.executable, "-I", "-m", "modelkeep.workers.supervisor"]
-        self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-            [*command, "--keep", str(folder), "--passphrase-fd", str(reading), "--json"],
-            pass_fds=(reading,),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=0,
-        )
+        with (self._run_folder / LOG_NAME).open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+                [*command, "--keep", str(folder), "--passphrase-fd", str(reading), "--json"],
+                pass_fds=(reading,),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                process_group=0,
+            )
         os.close(reading)
         facts = self._first_line()
         self.url: str = facts["url"]
         self.models: tuple[str, ...] = tuple(facts["models"])
-        self._folder = folder
 
     @property
     def pid(self) -> int:
@@ -67,7 +70,7 @@ class Service:
 
     def processes(self) -> dict[str, int]:
         """The service's processes by name, as they are now."""
-        facts = json.loads((self._folder / "run" / "service.json").read_bytes())
+        facts = json.loads((self._run_folder / "service.json").read_bytes())
         return dict(facts["processes"])
 
     def stop(self) -> None:
@@ -79,9 +82,8 @@ class Service:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def kill(self) -> None:
         """End the supervisor at once, as a disaster would; what it started ends by itself."""
@@ -105,8 +107,7 @@ class Service:
         if line:
             return dict(json.loads(line))
         status = self._process.wait()
-        stderr = self._process.stderr
-        said = stderr.read().decode(errors="replace") if stderr is not None else ""
+        said = (self._run_folder / LOG_NAME).read_text(errors="replace")
         self.stop()
         raise _failure(status, said)
 
