@@ -216,8 +216,8 @@ def _bad_calls(stage: Stage) -> None:
     body = _infer_body(stage)
     wrong_shape = {"inputs": [{**body["inputs"][0], "shape": [1, 63], "data": [[0.0] * 63]}]}
     good, wrong_key = _headers(stage), {"authorization": "Bearer mk_0123456789abcdef_" + "A" * 43}
-    status, said = _with_nan(stage)
-    stage.story.proven(f"NaN: {status} {said}", holds=status == "400" and "finite" in said)
+    code, told = _with_nan(stage)
+    stage.story.proven(f"NaN: {code} {told}", holds=code == "400" and "finite" in told)
     for what, headers, raw, wanted in (
         ("no key", {}, json.dumps(body).encode(), 401),
         ("a wrong key", wrong_key, json.dumps(body).encode(), 401),
