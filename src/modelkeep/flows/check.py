@@ -16,7 +16,7 @@ from modelkeep.core.names import series_name
 from modelkeep.core.record import Record
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.flows.create import ConfigCopy, Keyring, Root, StoreFormat, Unlocked
-from modelkeep.flows.keep import LogEpoch, OpenKeep, current_head, record
+from modelkeep.flows.keep import LogEpoch, OpenKeep, current_head, record, record_damages
 from modelkeep.ports.store import Store
 from modelkeep.vault.check import demand_content, needed
 from modelkeep.vault.objects import Numbered, latest, opened_member
@@ -158,6 +158,15 @@ class _Check:
                 self.bad(store, name, f"{name} is missing")
             elif size_bytes not in (-1, there.get(name, -1)):
                 self.bad(store, name, f"{name} has another size than the index says")
+        for damage in reader.damages:
+            severity = Severity.NOTE if damage.healed else Severity.HIGH
+            rule = "check.repaired" if damage.healed else "check.object"
+            subject = f"{damage.store}:{damage.object}"
+            self.findings.append(
+                Finding(rule=rule, severity=severity, subject=subject, evidence=damage.code)
+            )
+            self.repaired += damage.healed
+        record_damages(self.keep, reader.damages)
 
     def bad(self, store: Store, name: str, evidence: str) -> None:
         """Note a damaged or missing object; with `repair`, replace it from another store."""

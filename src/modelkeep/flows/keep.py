@@ -117,19 +117,32 @@ def current_head(keep: OpenKeep) -> Head:
     """
     applied = keep.state.applied()
     wanted = Head(number=applied.head, keep_id=keep.keep_id, snapshot=applied.snapshot)
-    found = latest_of(Head, keep.stores, "head", public=keep.public)
-    if found.number < wanted.number:
-        put_head(keep, wanted)
-        record(keep, "vault.healed", {"store": keep.store.label, "object": f"head {wanted.number}"})
-        return wanted
-    if found != wanted:
+    found = _newest_heads(keep)
+    newest = max(found.values(), key=lambda head: head.number, default=wanted)
+    if newest.number > wanted.number or (newest.number == wanted.number and newest != wanted):
         raise IntegrityError(
             "keep.fork",
-            f"the stores hold head {found.number}, the ledger committed head {wanted.number}: "
+            f"the stores hold head {newest.number}, the ledger committed head {wanted.number}: "
             "they are not of one history",
             hint="`modelkeep state rebuild`; if it stays, recover from the store you trust",
         )
+    own = found.get(keep.store.label)
+    if own is None or own.number < wanted.number:
+        put_head(keep, wanted)
+        facts: dict[str, Fact] = {"store": keep.store.label, "object": f"head {wanted.number}"}
+        record(keep, "vault.healed", facts)
     return wanted
+
+
+def _newest_heads(keep: OpenKeep) -> dict[str, Head]:
+    """The newest valid head of every store that has one, by label."""
+    found: dict[str, Head] = {}
+    for store in keep.stores:
+        try:
+            found[store.label] = latest(Head, store, "head", public=keep.public).member
+        except (MissingError, UnavailableError):
+            continue
+    return found
 
 
 def current_snapshot(keep: OpenKeep, reader: Reader | None = None) -> Snapshot:
