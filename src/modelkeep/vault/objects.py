@@ -154,7 +154,11 @@ def latest(type_: type[N], store: Store, kind: str, *, public: bytes) -> Latest[
 
 
 def _signature(field: bytes) -> bytes:
+    """Decode a signature in its one form: `bytes.fromhex` alone would take upper case too."""
     try:
-        return bytes.fromhex(field.decode("ascii").rstrip("\n"))
+        signature = bytes.fromhex(field.decode("ascii"))
     except ValueError:
-        raise IntegrityError("series.form", "a signature line is malformed") from None
+        signature = b""
+    if signature.hex().encode() + b"\n" != field:
+        raise IntegrityError("series.form", "a signature line is malformed")
+    return signature
