@@ -13,8 +13,10 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
@@ -26,11 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelkeep.cli.demo_data import digits, trained
+from modelkeep.sdk.keep import Keep
+from modelkeep.sdk.service import Service
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
-
-from benchmarks.gateway_starter import World, cpu_s, digits_model, started  # noqa: E402
 
 PEER = HERE / "peers" / "mlserver"
 PEER_VENV = ROOT / ".venv-peers" / "mlserver"
@@ -75,10 +78,13 @@ def main() -> int:
     parser.add_argument("--alone", action="store_true", help="only ours, without MLServer")
     options = parser.parse_args()
     load = os.getloadavg()[0]
+    PEER_VENV.parent.mkdir(exist_ok=True)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ROOT / ".venv-peers")))
-        model = digits_model()
-        ours, world = stack.enter_context(our_side(folder, model))
+        # Beside the repository and not in /tmp, which may be memory: records must reach a disk.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=PEER_VENV.parent)))
+        model = trained(digits(), folder)[1].file
+        world = stack.enter_context(our_side(folder, model))
+        ours = world.side
         sides = [ours]
         if not options.alone:
             sides.append(stack.enter_context(peer_side(folder, model)))
@@ -94,29 +100,48 @@ def main() -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class World:
+    """Our service as `modelkeep serve` runs it."""
+
+    side: Side
+    metrics_key: str
+    ca_path: Path
+
+
 @contextlib.contextmanager
-def our_side(folder: Path, model: bytes) -> Iterator[tuple[Side, World]]:
-    """Our gateway with two replicas."""
-    world = started(folder / "keep", model=model)
-    try:
-        world.wait_ready()
+def our_side(folder: Path, model: Path) -> Iterator[World]:
+    """A keep with one model, served: supervisor, gateway, two replicas, recorder."""
+    keep_folder = folder / "keep"
+    with Keep.create(keep_folder, passphrase=secrets.token_urlsafe(), port=0) as keep:
+        keep.admit(model, name="digits")
+        key = keep.new_token("load")[1].reveal().decode()
+        metrics_key = keep.new_token("scraper", scopes=("metrics",))[1].reveal().decode()
+        service = keep.serve()
+    with service:
         script = folder / "ours.lua"
-        key = f'wrk.headers["Authorization"] = "Bearer {world.key}"'
-        script.write_text(LUA.format(key=key, body=body()))
-        processes = (world.gateway, *world.replicas)
-        pids = tuple(each.popen.pid for each in processes if each.popen is not None)
-        yield Side("modelkeep", world.url, script, pids), world
-    finally:
-        world.stop()
+        header = f'wrk.headers["Authorization"] = "Bearer {key}"'
+        script.write_text(LUA.format(key=header, body=body()))
+        side = Side("modelkeep", service.url, script, pids_of(service))
+        yield World(side, metrics_key, keep_folder / "ca.pem")
+
+
+def pids_of(service: Service) -> tuple[int, ...]:
+    """Gateway, replicas, recorder, supervisor: whatever spends CPU on a call."""
+    processes = service.processes()
+    order = sorted(processes, key=lambda name: ("gateway", "replica", "recorder").index(
+        name.partition("-")[0]
+    ))  # fmt: skip
+    return (*(processes[name] for name in order), service.pid)
 
 
 @contextlib.contextmanager
-def peer_side(folder: Path, model: bytes) -> Iterator[Side]:
+def peer_side(folder: Path, model: Path) -> Iterator[Side]:
     """MLServer in its own environment."""
     make_peer_venv()
     home = folder / "mlserver"
     home.mkdir()
-    (home / "digits.onnx").write_bytes(model)
+    shutil.copy(model, home / "digits.onnx")
     for name in ("model.py", "model-settings.json"):
         shutil.copy(PEER / name, home)
     settings = json.loads((PEER / "settings.json").read_text())
@@ -144,12 +169,13 @@ def make_peer_venv() -> None:
     """Install MLServer from its lock, once."""
     if (PEER_VENV / "bin" / "mlserver").exists():
         return
-    uv = [shutil.which("uv")] if shutil.which("uv") else [sys.executable, "-m", "uv"]
-    python = str(PEER_VENV / "bin" / "python")
     lock = str(PEER / "requirements.lock")
-    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(PEER_VENV)], check=True)
-    install = [*uv, "pip", "install", "-q", "--python", python, "--require-hashes", "-r", lock]
-    subprocess.run(install, check=True)
+    python = PEER_VENV / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEER_VENV)], check=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    print("installing the peer into .venv-peers (once) ...", flush=True)
+    install = [*pip, "--no-deps", "--require-hashes", "-r", lock]
+    subprocess.run(install, check=True, stderr=subprocess.DEVNULL)
 
 
 def measured(sides: list[Side], *, pairs: int, seconds: int) -> dict[str, list[Run]]:
@@ -192,9 +218,10 @@ def loaded(side: Side, connections: int, *, seconds: int) -> Run:
 def demand_records(world: World, runs: list[Run]) -> None:
     """The claim behind the figures: as many durable records as answers."""
     address = urllib.request.Request(  # noqa: S310  # ours
-        f"{world.url}/metrics", headers={"Authorization": f"Bearer {world.metrics_key}"}
+        f"{world.side.url}/metrics", headers={"Authorization": f"Bearer {world.metrics_key}"}
     )
-    with urllib.request.urlopen(address, context=world.context()) as got:  # noqa: S310  # ours
+    context = ssl.create_default_context(cafile=str(world.ca_path))
+    with urllib.request.urlopen(address, context=context) as got:  # noqa: S310  # ours
         text = got.read().decode()
     kept = float(found(r"(?m)^modelkeep_journal_records_total ([\d.e+]+)", text))
     answered = sum(run.calls for run in runs)
@@ -256,7 +283,8 @@ def write_results(runs: dict[str, list[Run]], load: float) -> None:
 
 def body() -> str:
     """One row, as an honest client would write it."""
-    row = {"name": "x", "shape": [1, 64], "datatype": "FP32", "data": [n % 17 for n in range(64)]}
+    pixels = [n % 17 / 16 for n in range(64)]
+    row = {"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": pixels}
     return json.dumps({"inputs": [row]})
 
 
@@ -278,6 +306,12 @@ def found(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     assert match is not None, f"{pattern} is not in:\n{text}"
     return match[1]
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time of a process, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:

@@ -18,7 +18,6 @@ import inspect
 import re
 import sys
 import textwrap
-import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,49 +236,8 @@ def _cell(text: str) -> str:
 # ---- settings --------------------------------------------------------------------------------
 
 
-def field_sentences(cls: ast.ClassDef, source: str) -> dict[str, str]:
-    """Each field of a record with its sentence; "" where it has none.
-
-    A sentence stands in the docstring's `Attributes:` section, or in a comment above or behind
-    the field.
-    """
-    lines = source.splitlines()
-    described = _attributes(ast.get_docstring(cls) or "")
-    sentences = {}
-    for node in cls.body:
-        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-            continue
-        above: list[str] = []
-        number = node.lineno - 1
-        while number > 0 and lines[number - 1].strip().startswith("#"):
-            number -= 1
-            above.insert(0, lines[number].strip().lstrip("# "))
-        _, mark, behind = lines[(node.end_lineno or node.lineno) - 1].partition("  # ")
-        comment = " ".join(above) or (behind if mark else "")
-        sentences[node.target.id] = described.get(node.target.id, comment).strip()
-    return sentences
-
-
-def _attributes(docstring: str) -> dict[str, str]:
-    _, found, section = docstring.partition("Attributes:\n")
-    if not found:
-        return {}
-    described: dict[str, str] = {}
-    name = ""
-    for line in section.splitlines():
-        entry = re.fullmatch(r" {4}(\w+)(?: \([^)]*\))?: (.*)", line)
-        if entry:
-            name = entry[1]
-            described[name] = entry[2]
-        elif name and line.startswith(" " * 8):
-            described[name] += " " + line.strip()
-        elif line.strip():
-            break
-    return described
-
-
 def config_page() -> str:
-    """Every key of modelkeep.toml."""
+    """Every key of modelkeep.toml, as `modelkeep config explain` says it."""
     config = importlib.import_module("modelkeep.config")
     lines = [
         "# modelkeep.toml",
@@ -287,77 +245,16 @@ def config_page() -> str:
         GENERATED,
         "",
         "Every key has its default here; unknown keys are refused. Secrets never stand in it, only",
-        "references to them. `[[TABLE]]` may stand several times.",
+        "references to them. `table.key` stands in `[table]`, `stores[].label` in `[[stores]]`.",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
     ]
-    for table, record in _tables("", config.Config):
-        lines += ["", f"## {table or 'Top level'}", "", _first_line(record), ""]
-        lines += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        lines += _rows(record)
+    lines += [
+        f"| `{key.key}` | {_cell(key.type)} | `{key.default}` | {_cell(key.meaning)} |"
+        for key in config.explained()
+    ]
     return "\n".join(lines) + "\n"
-
-
-def _tables(prefix: str, record: type[Any]) -> Iterator[tuple[str, type[Any]]]:
-    if _plain_fields(record):
-        yield (f"[{prefix}]" if prefix and not prefix.startswith("[") else prefix), record
-    for name, kind in typing.get_type_hints(record).items():
-        inner, many = _record_in(kind)
-        if inner is not None:
-            path = f"{prefix}.{name}".strip(".")
-            yield from _tables(
-                {"list": f"[[{path}]]", "table": f"{path}.NAME"}.get(many, path), inner
-            )
-
-
-def _plain_fields(record: type[Any]) -> list[str]:
-    hints = typing.get_type_hints(record)
-    return [name for name in record.__struct_fields__ if _record_in(hints[name])[0] is None]
-
-
-def _record_in(kind: Any) -> tuple[type[Any] | None, str]:
-    if isinstance(kind, type) and hasattr(kind, "__struct_fields__"):
-        return kind, "one"
-    for inner in typing.get_args(kind):
-        if isinstance(inner, type) and hasattr(inner, "__struct_fields__"):
-            origin = typing.get_origin(kind)
-            return inner, {tuple: "list", dict: "table"}.get(origin, "one")
-    return None, ""
-
-
-def _rows(record: type[Any]) -> list[str]:
-    source = inspect.getsource(record)
-    tree = ast.parse(textwrap.dedent(source)).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    sentences = field_sentences(tree, textwrap.dedent(source))
-    types = {
-        node.target.id: ast.unparse(node.annotation)
-        for node in tree.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    }
-    defaults = _defaults(record)
-    return [
-        f"| `{name}` | {_cell(types.get(name, ''))} | {defaults[name]} "
-        f"| {_cell(sentences.get(name, ''))} |"
-        for name in _plain_fields(record)
-    ]
-
-
-def _defaults(record: type[Any]) -> dict[str, str]:
-    names = record.__struct_fields__
-    given = record.__struct_defaults__
-    shown = ["required"] * (len(names) - len(given)) + [_shown(each) for each in given]
-    return dict(zip(names, shown, strict=True))
-
-
-def _shown(value: object) -> str:
-    if type(value).__name__ in {"NoDefault", "NODEFAULT"} or repr(value) == "NODEFAULT":
-        return "required"
-    if type(value).__name__ == "Factory":
-        value = value.factory()  # type: ignore[attr-defined]  # msgspec's default factory
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, int):
-        return f"`{value:_}`" if value >= 10_000 else f"`{value}`"
-    return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value!r}`".replace("'", '"')
 
 
 def _first_line(each: object) -> str:

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from modelkeep.config import explained
 from scripts import reference
 from tests.arch.source import PACKAGE, ROOT, called_name, functions, imported, modules
 
@@ -101,13 +102,9 @@ def test_no_name_is_a_word_that_says_nothing(module):
     assert not [name for name in names if words(name) & BANNED_WORDS]
 
 
-@each_module
-def test_every_settings_field_has_a_sentence(module):
-    for node in ast.walk(module.tree):
-        if isinstance(node, ast.ClassDef) and re.search(r"(Settings|Config)$", node.name):
-            sentences = reference.field_sentences(node, module.text)
-            silent = [name for name, sentence in sentences.items() if not sentence]
-            assert not silent, f"{module}: {node.name} does not say what {silent} mean"
+def test_every_key_of_the_configuration_has_a_sentence():
+    silent = [key.key for key in explained() if not key.meaning]
+    assert not silent, f"these settings do not say what they mean: {silent}"
 
 
 def test_every_error_has_a_code_that_can_be_read_here():

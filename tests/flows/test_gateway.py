@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from gateway_world import digits_model, started
 
-from benchmarks.gateway_starter import digits_model, started
 from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.journal_file import JournalFile
 from modelkeep.core.call_record import CallRecord, RefusalSummary, decoded_record
@@ -396,7 +396,8 @@ def test_a_request_in_single_bytes_is_one_request(world):
 
 
 def test_a_revoked_key_is_refused_within_a_second(world):
-    from benchmarks.gateway_starter import token_entry  # noqa: PLC0415
+    from gateway_world import token_entry  # noqa: PLC0415
+
     from modelkeep.adapters.system import SystemEntropy  # noqa: PLC0415
     from modelkeep.gate.authn import new_token  # noqa: PLC0415
 

@@ -5,7 +5,7 @@ one turn of the event loop (as for a replica or the journal) and answers; TLS; `
 The losers are in no lock of ours; run it so that uv brings them:
 
     PYTHONPATH=src uv run --no-project --python 3.11 --with-requirements requirements.lock \
-        --with granian==2.8.7 --with uvicorn==0.54.0 benchmarks/http_servers.py
+        --with granian==2.8.7 --with uvicorn==0.54.0 benchmarks/decisions/http_servers.py
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "src")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 import msgspec  # noqa: E402
 import uvloop  # noqa: E402
@@ -202,7 +202,7 @@ def serve(kind: str, fd: int, chain: Path) -> None:
 
 def measured(kind: str, folder: Path, *, seconds: int = 3) -> tuple[float, float]:
     """Requests a second, and CPU microseconds a request."""
-    from benchmarks.gateway_starter import cpu_s  # noqa: PLC0415
+    from benchmarks.gateway import cpu_s  # noqa: PLC0415
 
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         port, fd = listening.getsockname()[1], listening.fileno()
@@ -229,11 +229,16 @@ def measured(kind: str, folder: Path, *, seconds: int = 3) -> tuple[float, float
 def main() -> None:
     """Measure all in turns and print medians."""
     from benchmarks.gateway import body  # noqa: PLC0415
-    from benchmarks.gateway_starter import certificate  # noqa: PLC0415
+    from modelkeep.crypto.certificates import new_authority, server_certificate  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        chain = certificate()[1]
+        now_ns = time.time_ns()
+        authority = new_authority(keep_id="measured", now_ns=now_ns)
+        hosts = ("127.0.0.1",)
+        chain = server_certificate(
+            authority, keep_id="measured", hosts=hosts, now_ns=now_ns
+        ).reveal()
         (folder / "chain.pem").write_bytes(chain)
         (folder / "chain.key").write_bytes(chain[chain.index(b"-----BEGIN PRIVATE") :])
         (folder / "call.lua").write_text(LUA.format(secret="A" * 43, body=body()))

@@ -1,7 +1,4 @@
-"""Start a gateway and its replicas the way the supervisor does: sockets, memory files, plans.
-
-For the benchmark and the tests of the gateway; the product starts them with `modelkeep serve`.
-"""
+"""A gateway and its replicas without keep, supervisor or recorder, started from plans of a test."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass, field
@@ -36,7 +32,7 @@ from modelkeep.gate.authn import new_token
 from modelkeep.gate.settings import GateSettings
 from modelkeep.workers.plan import GatewayPlan, ReplicaPlan, ServedModel
 
-SOURCE = Path(__file__).resolve().parent.parent / "src"
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 DIGITS_SCHEMA = Schema(
     inputs=(Port(name="x", dtype="FP32", shape=(-1, 64)),),
     outputs=(
@@ -309,14 +305,3 @@ def cpu_s(pid: int) -> float:
 
 def _folder_fd(folder: Path) -> int:
     return os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as made:
-        running = started(Path(made, "keep"), model=digits_model())
-        running.wait_ready()
-        print(running.url, running.key)
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            running.stop()
