@@ -169,12 +169,14 @@ def _sentences(docstring: str) -> dict[str, str]:
     """The `Attributes` section of a docstring, one entry per name, lines joined."""
     found: dict[str, str] = {}
     name = ""
-    for line in docstring.partition("Attributes:")[2].splitlines():
-        text = line.strip()
-        head, colon, rest = text.partition(": ")
-        if colon and head.isidentifier() and line.startswith("        ") and line[8] != " ":
+    lines = docstring.partition("Attributes:\n")[2].splitlines()
+    # Python 3.13 takes the indentation of docstrings away, earlier versions leave it.
+    indent = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
+    for line in lines:
+        head, colon, rest = line[indent:].partition(": ")
+        if colon and head.isidentifier():
             name = head
             found[name] = rest
-        elif text and name:
-            found[name] += " " + text
+        elif line.strip() and name:
+            found[name] += " " + line.strip()
     return found
