@@ -58,5 +58,5 @@ def token_revoke(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"token_id": options.token_id, "revoked": True})
     else:
-        print(f"revoked {options.token_id}; a running gateway refuses it within a second")
+        print(f"revoked {options.token_id}; a running gateway refuses it from now on")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -49,6 +50,7 @@ from modelkeep.wiring import (
     Warn,
     World,
     folder_store,
+    is_served,
     log_access,
     open_journal,
     open_keep,
@@ -211,16 +213,22 @@ class Keep:
     def new_token(
         self, principal: str, *, scopes: Sequence[str] = ("infer:*",), expires_ns: int = 0
     ) -> tuple[str, Secret]:
-        """Make an API key: its id, and its text, which exists nowhere else."""
-        return created_token(self._open, principal=principal, scopes=scopes, expires_ns=expires_ns)
+        """Make an API key: its id, and its text, which exists nowhere else.
+
+        A running gateway knows the key when this returns.
+        """
+        made = created_token(self._open, principal=principal, scopes=scopes, expires_ns=expires_ns)
+        self._await_gateway()
+        return made
 
     def tokens(self) -> tuple[Token, ...]:
         """All API keys: ids, holders, scopes; never the keys."""
         return self._open.state.tokens()
 
     def revoke_token(self, token_id: str) -> None:
-        """Revoke an API key; a running gateway refuses it within a second."""
+        """Revoke an API key; a running gateway refuses it when this returns."""
         revoked_token(self._open, token_id)
+        self._await_gateway()
 
     def backup(
         self, *, progress: Callable[[int], None] = lambda _: None
@@ -311,6 +319,11 @@ class Keep:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _await_gateway(self) -> None:
+        """Give a running gateway the time in which it reads State again."""
+        if is_served(self.folder):
+            time.sleep(2 * self.config.gate.tokens_reload_s)
 
     def _access(self, store: Store, epoch: LogEpoch) -> LogAccess:
         return log_access(self._open, epoch, store)
