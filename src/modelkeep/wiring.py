@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,11 @@ from modelkeep.vault.objects import series_member
 
 if TYPE_CHECKING:
     from modelkeep.adapters.disk import Disk
+    from modelkeep.adapters.recorder_client import RecorderClient
 
 LOCK_WAIT_S = 30.0
+# How long a verb waits for the ledger before it asks for the recorder of a running service.
+LEDGER_WAIT_S = 0.1
 Warn = Callable[[str], None]
 
 
@@ -273,16 +277,11 @@ def passphrase_source(passphrase: Secret, settings: Argon2Settings | None = None
     )
 
 
-@contextmanager
-def recorder_client(folder: KeepFolder) -> Iterator[Recorder]:
+def recorder_client(folder: KeepFolder) -> RecorderClient:
     """The recorder of a running service."""
     from modelkeep.adapters.recorder_client import RecorderClient  # noqa: PLC0415
 
-    client = RecorderClient(folder.run_folder)
-    try:
-        yield client
-    finally:
-        client.close()
+    return RecorderClient(folder.run_folder)
 
 
 @contextmanager
@@ -427,11 +426,18 @@ def _recorder(
 
     epoch = opened.epochs[-1]
     wal = folder.wal_folder(epoch)
-    try:
-        stack.enter_context(held(folder.ledger_lock, wait_s=0, what="the ledger has its writer"))
-    except UnavailableError:
-        client = stack.enter_context(recorder_client(folder))
-        return client, open_journal(wal, writable=False, disk=folder.world.disk)
+    for attempt in count():
+        try:
+            stack.enter_context(
+                held(folder.ledger_lock, wait_s=LEDGER_WAIT_S, what="the ledger has its writer")
+            )
+            break
+        except UnavailableError:
+            client = recorder_client(folder)
+            if client.is_reachable():
+                return client, open_journal(wal, writable=False, disk=folder.world.disk)
+            if attempt * LEDGER_WAIT_S > LOCK_WAIT_S:
+                raise
     journal = open_journal(wal, writable=True, disk=folder.world.disk)
     stack.callback(journal.close)
     sequencer = Sequencer(

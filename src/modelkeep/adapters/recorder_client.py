@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,6 +80,14 @@ class RecorderClient:
     def close(self) -> None:
         """Nothing stays open between calls; here for symmetry with an in-process recorder."""
 
+    def is_reachable(self) -> bool:
+        """Whether somebody listens: false while a service starts or has just ended."""
+        try:
+            with self._connected():
+                return True
+        except OSError:
+            return False
+
     def record(self, entries: Sequence[Entry]) -> int:
         """Append entries in order; see the port.
 
@@ -109,16 +118,21 @@ class RecorderClient:
         return reply.first
 
     def _answer(self, message: bytes) -> bytes:
+        with self._connected() as connection:
+            connection.sendall(message)
+            length = int.from_bytes(_received(connection, LENGTH_BYTES), "big")
+            if length > MESSAGE_BYTES_MAX:
+                raise OSError("its reply is too long")
+            return _received(connection, length)
+
+    @contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
         folder = os.open(self._run_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
                 connection.settimeout(self._timeout_s)
                 self._connect(connection, f"/proc/self/fd/{folder}/{SOCKET_NAME}")
-                connection.sendall(message)
-                length = int.from_bytes(_received(connection, LENGTH_BYTES), "big")
-                if length > MESSAGE_BYTES_MAX:
-                    raise OSError("its reply is too long")
-                return _received(connection, length)
+                yield connection
         finally:
             os.close(folder)
 

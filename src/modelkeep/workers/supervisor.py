@@ -217,8 +217,7 @@ def _fact(kind: str, name: str, **facts: Fact) -> Entry:
 def _tell(folder: KeepFolder, untold: deque[Entry]) -> None:
     """Hand what happened to the recorder; while it does not answer, the facts wait here."""
     try:
-        with recorder_client(folder) as recorder:
-            recorder.record(tuple(untold))
+        recorder_client(folder).record(tuple(untold))
     except UnavailableError:
         return
     untold.clear()
