@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING
 
 from modelkeep.config import CONFIG_NAME, Config, StoreSettings, parsed_config
 from modelkeep.core.artifact import Schema
-from modelkeep.core.entry import Entry, Fact
 from modelkeep.core.errors import (
     IntegrityError,
-    KeepError,
     MissingError,
     UnavailableError,
 )
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
-from modelkeep.flows.create import Unlocked, config_copy, config_of, unlocked
-from modelkeep.flows.keep import LogEpoch, OpenKeep, record, replay
+from modelkeep.flows.create import Unlocked, unlocked
+from modelkeep.flows.history import history
+from modelkeep.flows.keep import LogEpoch, OpenKeep
 from modelkeep.flows.ledger import Sequencer
-from modelkeep.flows.ledger_read import LogAccess, healed_log, log_size, read_entries
+from modelkeep.flows.opening import agree
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.journal import Journal
@@ -37,7 +36,6 @@ from modelkeep.ports.recorder import Recorder
 from modelkeep.ports.runtime import Runtime
 from modelkeep.ports.state import State
 from modelkeep.ports.store import Store
-from modelkeep.vault.objects import series_member
 
 if TYPE_CHECKING:
     from modelkeep.adapters.disk import Disk
@@ -332,84 +330,8 @@ def open_keep(
             history=lambda start: history(opened, stores, journal, start, healed),
             actor=actor,
         )
-        _begin_log(keep, journal)
-        replay(keep)
-        _record_healed(keep, healed)
-        _keep_config(keep, raw)
+        agree(keep, journal=journal, config=raw, healed=healed)
         yield keep, config
-
-
-def history(
-    opened: Unlocked,
-    stores: Sequence[Store],
-    journal: Journal | None,
-    start: int,
-    healed: list[str],
-) -> Iterator[tuple[int, Entry]]:
-    """All entries of a keep's logs from an index on, from whichever store has them whole.
-
-    An index counts over all logs. What the authoritative store has damaged is healed from the
-    store that answered, and named in `healed`.
-    """
-    at = start
-    for number, epoch in enumerate(opened.epochs):
-        is_last = number == len(opened.epochs) - 1
-        end = None if is_last else opened.epochs[number + 1].base
-        accesses = [
-            log_access(opened, epoch, store, journal if is_last else None) for store in stores
-        ]
-        while end is None or at < end:
-            before = at
-            for index, entry in _of_epoch(accesses, at - epoch.base, healed):
-                at = epoch.base + index + 1
-                yield at - 1, entry
-                if end is not None and at >= end:
-                    break
-            if at == before:
-                break
-        if end is not None and at < end:
-            raise IntegrityError("keep.history", f"the log {epoch.origin} ends at {at}, not {end}")
-        if is_last and at == start > epoch.base + log_size(accesses[0]):
-            raise IntegrityError(
-                "keep.history",
-                f"State has applied {start} entries, the ledger holds fewer: it was rolled back",
-                hint="`modelkeep recover` from the store that holds the newest checkpoint",
-            )
-
-
-def log_access(
-    opened: Unlocked | OpenKeep, epoch: LogEpoch, store: Store, journal: Journal | None = None
-) -> LogAccess:
-    """How one log is read from one store."""
-    keys = opened.keys
-    return LogAccess(
-        store=store,
-        origin=epoch.origin,
-        public=Signer(keys.ledger_seed).public,
-        body_key=keys.ledger_body,
-        journal=journal,
-    )
-
-
-def _of_epoch(
-    accesses: Sequence[LogAccess], start: int, healed: list[str]
-) -> Iterator[tuple[int, Entry]]:
-    """One log's entries from an index on, from the first store that has them whole."""
-    failures: list[tuple[Store, KeepError]] = []
-    at = start
-    for access in accesses:
-        try:
-            for index, entry in read_entries(access, at):
-                yield index, entry
-                at = index + 1
-        except (IntegrityError, MissingError, UnavailableError) as error:
-            failures.append((access.store, error))
-            continue
-        for bad, failure in failures:
-            if not isinstance(failure, UnavailableError):
-                healed += [f"{bad.label}:{name}" for name in healed_log(bad, access)]
-        return
-    raise failures[0][1]
 
 
 def _recorder(
@@ -459,39 +381,3 @@ def _publish(sequencer: Sequencer, warn: Warn) -> None:
             warn(f"{report.label}: {name} was damaged and is written anew")
         if report.error is not None:
             warn(f"{report.label} lacks the latest ledger entries: {report.error}")
-
-
-def _begin_log(keep: OpenKeep, journal: Journal) -> None:
-    """Record the first entry of an empty log: that the keep was made, or what it goes on from."""
-    if journal.next_position() > 0:
-        return
-    epoch = keep.epochs[-1]
-    labels = tuple(store.label for store in keep.stores)
-    kind = "keep.created"
-    facts: dict[str, Fact] = {"keep_id": keep.keep_id}
-    if epoch.number > 0:
-        resumed = epoch.resumed.splitlines() or ["", "0", ""]
-        kind = "ledger.resumed"
-        facts |= {"resumed": resumed[0], "size": int(resumed[1]), "root": resumed[2]}
-    entry = Entry(
-        kind=kind,
-        at_ns=keep.clock.now_ns(),
-        actor=keep.actor,
-        facts={**facts, "origin": epoch.origin, "base": epoch.base, "stores": labels},
-    )
-    keep.recorder.record([entry])
-
-
-def _record_healed(keep: OpenKeep, healed: Sequence[str]) -> None:
-    for each in healed:
-        label, _, name = each.partition(":")
-        record(keep, "vault.healed", {"store": label, "object": name, "code": "ledger"})
-
-
-def _keep_config(keep: OpenKeep, raw: bytes) -> None:
-    """Give the stores a sealed copy of a modelkeep.toml that has changed."""
-    number, stored = config_of(keep.stores, keep.keys)
-    if stored != raw:
-        member = config_copy(keep.keys, number + 1, raw, keep.entropy)
-        keep.store.put(*series_member("config", member, signer=keep.keys.signer))
-        record(keep, "config.changed", {"number": number + 1})

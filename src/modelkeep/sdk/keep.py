@@ -28,6 +28,7 @@ from modelkeep.flows.admit import Admitted, Candidate, admitted, scanned
 from modelkeep.flows.backup import BackupReport, backed_up
 from modelkeep.flows.check import CheckReport, checked
 from modelkeep.flows.create import KEEP_ID_BYTES, abandoned, created
+from modelkeep.flows.history import log_access
 from modelkeep.flows.keep import LogEpoch, OpenKeep, record
 from modelkeep.flows.ledger_read import LogAccess, healed_log, latest_checkpoint
 from modelkeep.flows.prove import proven_call
@@ -51,7 +52,6 @@ from modelkeep.wiring import (
     World,
     folder_store,
     is_served,
-    log_access,
     open_journal,
     open_keep,
     passphrase_source,

@@ -1,0 +1,64 @@
+"""What every opening of a keep does first: bring ledger, State, stores and configuration to agree.
+
+first entry of an empty log -> replay into State, finishing commits that lack their head -> what
+was healed while reading is recorded -> a changed modelkeep.toml goes to the stores
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelkeep.core.entry import Entry, Fact
+from modelkeep.flows.create import config_copy, config_of
+from modelkeep.flows.keep import OpenKeep, record, replay
+from modelkeep.ports.journal import Journal
+from modelkeep.vault.objects import series_member
+
+
+def agree(keep: OpenKeep, *, journal: Journal, config: bytes, healed: Sequence[str]) -> None:
+    """Bring everything to agree; each step can be cut and repeated.
+
+    Args:
+        config: the exact bytes of modelkeep.toml.
+        healed: filled while the history is read: `store:object` for each healed ledger object.
+    """
+    _begin_log(keep, journal)
+    replay(keep)
+    _record_healed(keep, healed)
+    _keep_config(keep, config)
+
+
+def _begin_log(keep: OpenKeep, journal: Journal) -> None:
+    """Record the first entry of an empty log: that the keep was made, or what it goes on from."""
+    if journal.next_position() > 0:
+        return
+    epoch = keep.epochs[-1]
+    labels = tuple(store.label for store in keep.stores)
+    kind = "keep.created"
+    facts: dict[str, Fact] = {"keep_id": keep.keep_id}
+    if epoch.number > 0:
+        resumed = epoch.resumed.splitlines() or ["", "0", ""]
+        kind = "ledger.resumed"
+        facts |= {"resumed": resumed[0], "size": int(resumed[1]), "root": resumed[2]}
+    entry = Entry(
+        kind=kind,
+        at_ns=keep.clock.now_ns(),
+        actor=keep.actor,
+        facts={**facts, "origin": epoch.origin, "base": epoch.base, "stores": labels},
+    )
+    keep.recorder.record([entry])
+
+
+def _record_healed(keep: OpenKeep, healed: Sequence[str]) -> None:
+    for each in healed:
+        label, _, name = each.partition(":")
+        record(keep, "vault.healed", {"store": label, "object": name, "code": "ledger"})
+
+
+def _keep_config(keep: OpenKeep, raw: bytes) -> None:
+    """Give the stores a sealed copy of a modelkeep.toml that has changed."""
+    number, stored = config_of(keep.stores, keep.keys)
+    if stored != raw:
+        member = config_copy(keep.keys, number + 1, raw, keep.entropy)
+        keep.store.put(*series_member("config", member, signer=keep.keys.signer))
+        record(keep, "config.changed", {"number": number + 1})
