@@ -7,6 +7,8 @@ from pathlib import Path
 
 from modelkeep.cli.demo_data import Digits, Trained, digits, trained
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="modelkeep-test-models-")  # gone with the process
+
 
 @functools.cache
 def trained_models() -> tuple[Digits, tuple[Trained, Trained]]:
@@ -14,8 +16,7 @@ def trained_models() -> tuple[Digits, tuple[Trained, Trained]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = digits()
-        folder = Path(tempfile.mkdtemp(prefix="modelkeep-test-models-"))
-        return data, trained(data, folder)
+        return data, trained(data, Path(_FOLDER.name))
 
 
 def two_models() -> tuple[Path, Path]:

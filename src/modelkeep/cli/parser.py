@@ -265,7 +265,7 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "check",
-        "Check that every store holds what it must; repair from another store if asked.",
+        "Check that every store holds what it must, ledger included; repair if asked.",
         "stores:check",
         ("modelkeep check", "modelkeep check --read-data --repair"),
         _check,

@@ -2,12 +2,12 @@
 
 Structure (names, sizes, small objects, series) always; with `read_data` every pack is read,
 authenticated segment by segment and hashed against its ids. The ledger's objects are judged by
-`flows.ledger`, which knows its tree.
+`ledger.verify`, which knows its tree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from modelkeep.core.entry import Fact
@@ -17,6 +17,7 @@ from modelkeep.core.record import Record
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.flows.create import ConfigCopy, Keyring, Root, StoreFormat, Unlocked
 from modelkeep.flows.keep import LogEpoch, OpenKeep, current_head, record, record_damages
+from modelkeep.ledger.verify import LogReport
 from modelkeep.ports.store import Store
 from modelkeep.vault.check import demand_content, needed
 from modelkeep.vault.objects import Numbered, latest, opened_member
@@ -71,9 +72,14 @@ def checked(
     *,
     read_data: bool,
     repair: bool,
+    logs: Sequence[tuple[str, LogReport]] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> CheckReport:
-    """Check every store, and with `repair` replace what another store has whole."""
+    """Check every store, and with `repair` replace what another store has whole.
+
+    Args:
+        logs: what a verification of the ledger found in each store; it joins the report.
+    """
     check = _Check(keep, read_data=read_data, repair=repair, progress=progress)
     current_head(keep)
     for store in keep.stores:
@@ -81,6 +87,18 @@ def checked(
             check.store(store)
         except KeepError as error:
             check.note("check.store", store, store.label, str(error))
+    for label, log in logs:
+        check.objects += log.objects
+        for each in log.findings:
+            if each.severity is not Severity.NOTE:
+                check.findings.append(
+                    Finding(
+                        rule=each.rule,
+                        severity=each.severity,
+                        subject=f"{label}:{each.subject}",
+                        evidence=each.evidence,
+                    )
+                )
     report = CheckReport(
         objects=check.objects,
         size_bytes=check.size_bytes,

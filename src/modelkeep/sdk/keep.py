@@ -243,8 +243,14 @@ class Keep:
         repair: bool = False,
         progress: Callable[[int], None] = lambda _: None,
     ) -> CheckReport:
-        """Check that every store holds what it must."""
-        return checked(self._open, read_data=read_data, repair=repair, progress=progress)
+        """Check that every store holds what it must, the ledger included."""
+        return checked(
+            self._open,
+            read_data=read_data,
+            repair=repair,
+            logs=self.verify_ledger(repair=repair),
+            progress=progress,
+        )
 
     def entries(self, start: int = 0) -> Iterator[tuple[int, Entry]]:
         """The ledger's entries from an index on."""
