@@ -23,6 +23,7 @@ from modelkeep.core.errors import (
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
+from modelkeep.flows.alive import state_alive
 from modelkeep.flows.create import Unlocked, unlocked
 from modelkeep.flows.history import history
 from modelkeep.flows.keep import LogEpoch, OpenKeep
@@ -362,22 +363,32 @@ def _recorder(
                 raise
     journal = open_journal(wal, writable=True, disk=folder.world.disk)
     stack.callback(journal.close)
+    signer = Signer(opened.keys.ledger_seed)
     sequencer = Sequencer(
         origin=epoch.origin,
         journal=journal,
         stores=stores,
-        signer=Signer(opened.keys.ledger_seed),
+        signer=signer,
         body_key=opened.keys.ledger_body,
         entropy=folder.world.entropy,
         settings=config.ledger,
     )
-    stack.callback(_publish, sequencer, warn)
+    stack.callback(_publish, sequencer, stores, signer, folder.world.clock, warn)
     return sequencer, journal
 
 
-def _publish(sequencer: Sequencer, warn: Warn) -> None:
-    for report in sequencer.publish():
+def _publish(
+    sequencer: Sequencer, stores: Sequence[Store], signer: Signer, clock: Clock, warn: Warn
+) -> None:
+    """Bring every store up to date, and state in each that it is."""
+    at_ns, size = clock.now_ns(), sequencer.size
+    for store, report in zip(stores, sequencer.publish(), strict=True):
         for name in report.healed:
             warn(f"{report.label}: {name} was damaged and is written anew")
         if report.error is not None:
             warn(f"{report.label} lacks the latest ledger entries: {report.error}")
+            continue
+        try:
+            state_alive(store, origin=sequencer.origin, size=size, at_ns=at_ns, signer=signer)
+        except UnavailableError as error:
+            warn(f"{report.label}: {error}")

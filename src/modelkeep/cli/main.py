@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     grammar = parser()
     options = grammar.parse_args(arguments)
-    if options.version:
+    if options.says_version:
         print(f"modelkeep {__version__}")
         return 0
     if options.verb is None:

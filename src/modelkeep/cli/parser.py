@@ -357,7 +357,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="store_true", help="print the version and exit")
+    top.add_argument("--version", dest="says_version", action="store_true", help="print the version and exit")
     _shared(top, is_top=True)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}

@@ -86,7 +86,7 @@ def recover(options: argparse.Namespace) -> int:
         disaster_ns=_instant_ns(options.disaster_at) if options.disaster_at else 0,
     )
     result, service = recovered(plan, told=lambda lap: _told(lap, as_json=options.json))
-    _print_result(result, service.url, as_json=options.json)
+    _print_result(result, service.url if options.serve else "", as_json=options.json)
     if not options.serve:
         service.stop()
         return IntegrityError.exit_status if result.missed else 0
@@ -127,6 +127,8 @@ def _print_result(result: DrillResult, url: str, *, as_json: bool) -> None:
             "its canary answer is right" if probe.is_proven else "answers (no canary to compare)"
         )
         print(f"  {probe.model}: {proof}")
+    for text in result.lost:
+        print(f"  LOST: {text}" + ("" if " " in text else " (admitted after the last backup)"))
     for text in (*result.damaged, *result.missed):
         print(f"  MISSED: {text}")
     if url:

@@ -80,6 +80,11 @@ def parsed_json(raw: bytes | memoryview, *, what: str) -> Any:
         raise IntegrityError("record.json", f"{what} is not valid: {error}", what=what) from error
 
 
+def replaced(record: R, **changes: Any) -> R:
+    """A copy of a record with some fields changed."""
+    return msgspec.structs.replace(record, **changes)
+
+
 def as_plain(record: object) -> Any:
     """The record as plain containers (dict, list, str, int, float, bool, None)."""
     return msgspec.to_builtins(record)

@@ -36,11 +36,15 @@ class LogEpoch(Numbered, frozen=True):
         origin: of its checkpoints (C2SP).
         base: how many entries of earlier logs come before its first one.
         resumed: the checkpoint (its text) of the log before, which this one goes on from.
+        head: number of the head that this log begins with.
+        snapshot: name of the snapshot that this head names.
     """
 
     origin: str
     base: int
     resumed: str
+    head: int = 0
+    snapshot: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Sequencer:
     @property
     def published_size(self) -> int:
         """Entries under the first store's last checkpoint, as far as this sequencer knows."""
-        return self._size_in(0)
+        return self.size_in(0)
 
     @property
     def stores_count(self) -> int:
@@ -241,11 +241,12 @@ class Sequencer:
         healed = tuple(copy.healed) if copy is not None else ()
         if copy is not None:
             copy.healed.clear()
-        return StoreReport(self.label_of(number), self._size_in(number), healed, error)
+        return StoreReport(self.label_of(number), self.size_in(number), healed, error)
 
     # -- where a store stands -----------------------------------------------------------------
 
-    def _size_in(self, number: int) -> int:
+    def size_in(self, number: int) -> int:
+        """Entries under one store's last checkpoint, as far as this sequencer knows."""
         copy = self._copies.get(number)
         return copy.edge.size if copy is not None else 0
 
@@ -341,7 +342,7 @@ class Sequencer:
             yield from otherwise(start, end)
 
     def _published(self, start: int, end: int) -> Iterator[CommittedBody]:
-        log, size = self._logs[0], self._size_in(0)
+        log, size = self._logs[0], self.size_in(0)
         for index in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
             for body in published_bodies(log, size, index=index, body_key=self._body_key):
                 if start < end:

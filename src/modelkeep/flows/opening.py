@@ -46,7 +46,13 @@ def _begin_log(keep: OpenKeep, journal: Journal) -> None:
         actor=keep.actor,
         facts={**facts, "origin": epoch.origin, "base": epoch.base, "stores": labels},
     )
-    keep.recorder.record([entry])
+    entries = [entry]
+    if epoch.head > 0:
+        facts = {"head": epoch.head, "snapshot": epoch.snapshot}
+        entries.append(
+            Entry(kind="vault.committed", at_ns=entry.at_ns, actor=keep.actor, facts=facts)
+        )
+    keep.recorder.record(entries)
 
 
 def _record_healed(keep: OpenKeep, healed: Sequence[str]) -> None:

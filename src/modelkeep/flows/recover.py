@@ -7,19 +7,24 @@ the same steps into a folder of its own and leaves the surviving store as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError
 from modelkeep.core.record import Record
+from modelkeep.flows.alive import alive_ns
 from modelkeep.flows.create import Unlocked, origin_of
 from modelkeep.flows.keep import LogEpoch
 from modelkeep.ledger.checkpoint import Checkpoint
 from modelkeep.ledger.log import LogReader
 from modelkeep.ledger.verify import demand_whole, verified_log
 from modelkeep.ports.store import Store
-from modelkeep.vault.objects import series_member
+from modelkeep.vault.check import needed
+from modelkeep.vault.load import Reader
+from modelkeep.vault.objects import member_names, opened_member, series_member
 from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, kind_of
+from modelkeep.vault.snapshot import Head
 
 
 class Survived(Record, frozen=True):
@@ -29,11 +34,13 @@ class Survived(Record, frozen=True):
         entries: under the checkpoint, all logs together.
         checkpoint: text of the last one; empty when the log had none.
         is_expected: whether the log contains the checkpoint that the operator expected.
+        current_ns: when the store was last known to hold everything; 0 if nobody stated it.
     """
 
     entries: int
     checkpoint: str
     is_expected: bool
+    current_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,7 @@ def survived(
             entries=epoch.base + report.size,
             checkpoint=latest.checkpoint.raw.decode(),
             is_expected=was.is_expected or is_here,
+            current_ns=alive_ns(store, origin=epoch.origin, size=report.size, public=public),
         )
     if expected is not None and not was.is_expected:
         raise IntegrityError(
@@ -115,17 +123,83 @@ def copied(
     return Copied(objects=count, size_bytes=size_bytes, damaged=tuple(damaged))
 
 
-def next_epoch(opened: Unlocked, was: Survived, *, is_empty: bool) -> LogEpoch:
-    """The log that a recovered keep goes on with: a new one, unless the newest is still empty."""
+@dataclass(frozen=True, slots=True)
+class Backed:
+    """What of the vault survived.
+
+    Attributes:
+        head: the newest head of the store all of whose objects are there.
+        committed: number of the last head that the ledger knows; above `head.number` when
+            something was committed after the last backup.
+        lost: what was admitted after that head, as `name:version`.
+    """
+
+    head: Head
+    committed: int
+    lost: tuple[str, ...]
+
+
+def backed(store: Store, opened: Unlocked, entries: Iterable[Entry]) -> Backed:
+    """Find the newest head that a surviving store can honour, and what is lost with later ones.
+
+    Args:
+        entries: the surviving history, from its beginning.
+
+    Raises:
+        MissingError: `recover.none`, when no head is whole.
+    """
+    head = _whole_head(store, opened)
+    committed, pending, lost = 0, [], []
+    for entry in entries:
+        if entry.kind == "model.admitted":
+            pending.append(f"{entry.facts.get('model')}:{entry.facts.get('version')}")
+        elif entry.kind == "vault.committed":
+            number = entry.facts.get("head")
+            committed = number if isinstance(number, int) else committed
+            lost += pending if committed > head.number else []
+            pending = []
+    return Backed(head=head, committed=committed, lost=tuple(lost))
+
+
+def _whole_head(store: Store, opened: Unlocked) -> Head:
+    public = opened.keys.signer.public
+    there = {stat.name: stat.size_bytes for stat in store.list("")}
+    alone = Reader(stores=(store,), domain=opened.domain, public=public, may_heal=False)
+    for name in member_names(store, "head"):
+        try:
+            head = opened_member(Head, name, store.get(name), kind="head", public=public)
+            if all(
+                each in there and size_bytes in (-1, there[each])
+                for each, size_bytes in needed(alone, head.snapshot)
+            ):
+                return head
+        except (IntegrityError, MissingError):
+            continue
+    raise MissingError(
+        "recover.none",
+        f"{store.label} holds no head whose objects are all there",
+        hint="recover from another store",
+    )
+
+
+def next_epoch(opened: Unlocked, was: Survived, had: Backed, *, is_empty: bool) -> LogEpoch:
+    """The log that a recovered keep goes on with: a new one, unless the newest is still empty.
+
+    Where commits were lost, it begins with a new head that names the snapshot that survived, so
+    that heads only ever go up.
+    """
     newest = opened.epochs[-1]
     if is_empty:
         return newest
     number = newest.number + 1
+    went_on = had.committed > had.head.number
     return LogEpoch(
         number=number,
         origin=origin_of(opened.keep_id, number),
         base=was.entries,
         resumed=was.checkpoint,
+        head=had.committed + 1 if went_on else had.head.number,
+        snapshot=had.head.snapshot,
     )
 
 

@@ -18,7 +18,7 @@ from modelkeep.config import Config, StoreSettings, new_config_text, parsed_conf
 from modelkeep.core.artifact import CanaryTensor, Manifest, parsed_reference
 from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
-from modelkeep.core.record import Record, to_json
+from modelkeep.core.record import Record, replaced, to_json
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.drill.measure import Measure, assessed, measured
@@ -26,7 +26,16 @@ from modelkeep.drill.settings import ObjectiveSettings
 from modelkeep.drill.stopwatch import Lap, Stopwatch
 from modelkeep.flows.check import demand_object
 from modelkeep.flows.create import Unlocked, config_of, unlocked
-from modelkeep.flows.recover import Survived, copied, next_epoch, put_epoch, survived
+from modelkeep.flows.history import history
+from modelkeep.flows.recover import (
+    Backed,
+    Survived,
+    backed,
+    copied,
+    next_epoch,
+    put_epoch,
+    survived,
+)
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE, Array
 from modelkeep.kernels.digest import digest_of
 from modelkeep.ledger.checkpoint import Checkpoint, verified_checkpoint
@@ -60,6 +69,7 @@ class DrillResult(Record, frozen=True):
     Attributes:
         entries: ledger entries that survived.
         damaged: objects of the surviving store that could not be copied.
+        lost: models that were admitted after the last backup, and aliases that had to move.
         missed: what missed its objective; empty when every objective was met.
     """
 
@@ -76,6 +86,7 @@ class DrillResult(Record, frozen=True):
     size_bytes: int
     entries: int
     damaged: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,8 @@ class Plan:
         port: to listen on instead of the configured one; None keeps that.
         expected: a signed checkpoint that must be in the history; empty for none.
         disaster_ns: when it happened; 0 for the start of the recovery.
+        is_rehearsal: whether the surviving store is left as it is.
+        entries: of a rehearsal: how many the keep that is rehearsed holds.
     """
 
     target: Path
@@ -97,6 +110,7 @@ class Plan:
     expected: bytes = b""
     disaster_ns: int = 0
     is_rehearsal: bool = False
+    entries: int = 0
 
 
 def recovered(
@@ -126,7 +140,8 @@ def recovered(
         raise UsageError("recover.exists", f"{plan.target} is a keep already; it is not replaced")
     restored = restored_folder(plan, folder, lap)
     with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
-        last_ns = _last_entry_ns(keep, restored.was.entries)
+        last_ns = _current_ns(keep, plan, restored.was, started_ns)
+        moved = _moved_aliases(keep)
         probe_id, key = keep.new_token(
             "recovery-probe", expires_ns=clock.now_ns() + PROBE_S * NS_PER_S
         )
@@ -149,6 +164,7 @@ def recovered(
         result = _result(
             plan, restored, measure, probes=probes, laps=watch.laps(), at=rfc3339(started_ns)
         )
+        result = replaced(result, lost=(*restored.lost, *moved))
         with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
             keep.revoke_token(probe_id)
             keep.record_drill(result_facts(result, keep.opened.keys.signer))
@@ -179,6 +195,7 @@ def drilled(keep: Keep, *, told: Callable[[Lap], None] = lambda _: None) -> Dril
         passphrase=keep.passphrase,
         port=0,
         is_rehearsal=True,
+        entries=keep.opened.state.applied().entries,
     )
     try:
         result, service = recovered(plan, told=told)
@@ -213,6 +230,7 @@ class Restored:
     objects: int
     size_bytes: int
     damaged: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float]) -> Restored:
@@ -237,7 +255,8 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
     main = folder_store(folder.store_path(after.stores[0]), after.stores[0].label, disk)
     done = copied(survivor, main, verify=lambda name, raw: demand_object(opened, name, raw))
     lap("objects copied")
-    _begin_log(plan, opened, was, survivor, main)
+    had = backed(survivor, opened, (e for _, e in history(opened, [survivor], None, 0, [])))
+    _begin_log(plan, opened, (was, had), survivor, main)
     write_file(disk, folder.ca_pem_path, opened.authority.certificate)
     write_file(disk, folder.config_path, text)
     return Restored(
@@ -246,14 +265,17 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
         objects=done.objects,
         size_bytes=done.size_bytes,
         damaged=done.damaged,
+        lost=had.lost,
     )
 
 
-def _begin_log(plan: Plan, opened: Unlocked, was: Survived, survivor: Store, main: Store) -> None:
+def _begin_log(
+    plan: Plan, opened: Unlocked, what: tuple[Survived, Backed], survivor: Store, main: Store
+) -> None:
     """Begin a new log; one that an earlier, cut recovery began and never used is taken up."""
     newest = opened.epochs[-1]
     sizes = LogReader(survivor, newest.origin).checkpoint_sizes()
-    epoch = next_epoch(opened, was, is_empty=newest.number > 0 and not sizes)
+    epoch = next_epoch(opened, *what, is_empty=newest.number > 0 and not sizes)
     put_epoch(main, epoch, opened)
     if not plan.is_rehearsal:
         put_epoch(survivor, epoch, opened)
@@ -297,11 +319,26 @@ def _expected(raw: bytes, opened: Unlocked, public: bytes) -> Checkpoint | None:
     )
 
 
-def _last_entry_ns(keep: Keep, entries: int) -> int:
-    """When the last surviving entry was recorded."""
-    for _, entry in keep.entries(max(entries - 1, 0)):
-        return entry.at_ns
-    return 0
+def _current_ns(keep: Keep, plan: Plan, was: Survived, started_ns: int) -> int:
+    """Up to when the surviving store is known to have held everything."""
+    if plan.is_rehearsal and was.entries >= plan.entries:
+        return started_ns  # it holds all that the rehearsed keep holds
+    last_ns = next((entry.at_ns for _, entry in keep.entries(max(was.entries - 1, 0))), 0)
+    return max(last_ns, was.current_ns)
+
+
+def _moved_aliases(keep: Keep) -> tuple[str, ...]:
+    """Point aliases of versions that were lost at the latest version that survived."""
+    survived_versions: dict[str, list[int]] = {}
+    for each in keep.models():
+        survived_versions.setdefault(each.name, []).append(each.version)
+    moved = []
+    for model, alias, version in keep.opened.state.aliases():
+        versions = survived_versions.get(model, [])
+        if versions and version not in versions:
+            keep.set_alias(f"{model}:{alias}", max(versions))
+            moved.append(f"{model}:{alias} was version {version} and is {max(versions)} now")
+    return tuple(moved)
 
 
 def _probed(
@@ -368,4 +405,5 @@ def _result(
         size_bytes=restored.size_bytes,
         entries=restored.was.entries,
         damaged=restored.damaged,
+        lost=restored.lost,
     )

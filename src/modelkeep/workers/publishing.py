@@ -11,12 +11,16 @@ from __future__ import annotations
 import queue
 import sys
 import threading
+import time
+from collections.abc import Callable
 
 from modelkeep.core.errors import KeepError
 from modelkeep.flows.ledger import Sequencer
 
 RETRY_S_MIN = 0.5
 RETRY_S_MAX = 15.0
+# How often a store that holds everything is stated to do so; what an RPO can be measured to.
+ALIVE_S = 1.0
 # What waits to be recorded about stores: one line per change of state, so far under this.
 NEWS_MAX = 1000
 
@@ -29,10 +33,16 @@ class Publishers:
 
     Args:
         gather_s: how long after the first new entry a checkpoint waits for more.
+        alive: called once a second per store that holds everything, with the store's number, the
+            log's size and the instant (ns) at which it had that size.
     """
 
-    def __init__(self, sequencer: Sequencer, *, gather_s: float) -> None:
+    def __init__(
+        self, sequencer: Sequencer, *, gather_s: float, alive: Callable[[int, int, int], None]
+    ) -> None:
         self._sequencer = sequencer
+        self._alive = alive
+        self._alive_s = [0.0] * sequencer.stores_count
         self._gather_s = gather_s
         self._stops = [threading.Event() for _ in range(sequencer.stores_count)]
         self._news: queue.Queue[News] = queue.Queue(NEWS_MAX)
@@ -77,7 +87,7 @@ class Publishers:
         pause_s = 0.0
         is_last = False
         while not is_last:
-            wake.wait(pause_s or None)
+            wake.wait(pause_s or ALIVE_S)
             if number == 0:
                 stop.wait(self._gather_s)
             wake.clear()
@@ -92,6 +102,7 @@ class Publishers:
     def _carried(self, number: int, *, was_failing: bool) -> bool:
         """Carry what there is to one store; whether it worked."""
         sequencer = self._sequencer
+        at_ns, size = time.time_ns(), sequencer.size
         try:
             if number == 0:
                 sequencer.publish_first()
@@ -100,6 +111,9 @@ class Publishers:
             else:
                 sequencer.replicate(number)
             sequencer.release()
+            if sequencer.size_in(number) >= size and time.monotonic() >= self._alive_s[number]:
+                self._alive(number, size, at_ns)
+                self._alive_s[number] = time.monotonic() + ALIVE_S
         except KeepError as error:
             if not was_failing:
                 self._tell(number, "ledger.store_failed", code=error.code, message=error.message)

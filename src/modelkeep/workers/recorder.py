@@ -40,6 +40,7 @@ from modelkeep.core.errors import IntegrityError, KeepError, UnavailableError, U
 from modelkeep.core.record import from_msgpack
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
+from modelkeep.flows.alive import state_alive
 from modelkeep.flows.ledger import Sequencer
 from modelkeep.flows.ledger_read import LogAccess, covered_positions
 from modelkeep.ledger.settings import LedgerSettings
@@ -96,7 +97,9 @@ class Recorder:
             entropy=system_entropy(),
             settings=settings,
         )
-        self._publishers = Publishers(self._sequencer, gather_s=settings.publish_interval_s / 2)
+        self._publishers = Publishers(
+            self._sequencer, gather_s=settings.publish_interval_s / 2, alive=self._state_alive
+        )
         self._tails = CallTails(
             Path(plan.journals_folder),
             covered=self._covered,
@@ -136,6 +139,15 @@ class Recorder:
         for connection in tuple(self._connections.values()):
             self._drop(connection)
         self._wal.close()
+
+    def _state_alive(self, number: int, size: int, at_ns: int) -> None:
+        state_alive(
+            self._stores[number],
+            origin=self._plan.origin,
+            size=size,
+            at_ns=at_ns,
+            signer=self._signer,
+        )
 
     def _covered(self, journals: Collection[str]) -> dict[str, int]:
         access = LogAccess(

@@ -1,0 +1,126 @@
+"""Goal: one store and the passphrase bring back all that the store can honour, and say the rest.
+
+The part before any process, over a simulated disk; tests/cli/ recovers with real processes.
+"""
+
+import pytest
+from onnx_models import two_models
+from scenes import PASSPHRASE, Scene
+
+from modelkeep.core.errors import IntegrityError, MissingError, RefusedError
+from modelkeep.crypto.secret import Secret
+from modelkeep.sdk.recovery import Plan, restored_folder
+from modelkeep.testing.power import Fuse
+from modelkeep.wiring import KeepFolder
+
+
+@pytest.fixture
+def scene(tmp_path):
+    scene = Scene(tmp_path)
+    with scene.create() as keep:
+        keep.admit(two_models()[0], name="digits")
+        keep.set_alias("digits:prod", 1)
+        keep.new_token("alice")
+        keep.backup()
+    return scene
+
+
+def destroyed(scene):
+    """The whole keep folder is gone."""
+    for path, _ in scene.disk.walk(scene.keep_path):
+        scene.disk.lose(path)
+    for path in scene.keep_path.glob("state.db*"):
+        path.unlink()
+
+
+def recovered(scene, *, passphrase=PASSPHRASE, expected=b""):
+    plan = Plan(
+        target=scene.keep_path,
+        source=scene.offsite,
+        passphrase=Secret(passphrase.encode()),
+        expected=expected,
+    )
+    folder = KeepFolder(scene.keep_path, scene.world(Fuse()))
+    return restored_folder(plan, folder, lambda _: 0.0)
+
+
+def demand_whole(keep):
+    assert keep.check(read_data=True).is_whole
+    assert all(report.is_whole for _, report in keep.verify_ledger())
+
+
+def test_everything_that_was_backed_up_comes_back(scene):
+    destroyed(scene)
+    assert recovered(scene).lost == ()
+    with scene.open() as keep:
+        assert [each.version for each in keep.models()] == [1]
+        assert keep.opened.state.aliases() == (("digits", "prod", 1),)
+        assert [token.principal for token in keep.tokens()] == ["alice"]
+        kinds = [entry.kind for _, entry in keep.entries()]
+        assert kinds[keep.opened.epochs[-1].base] == "ledger.resumed"
+        demand_whole(keep)
+
+
+def test_a_commit_that_was_never_backed_up_is_named_and_does_not_stop_the_recovery(scene):
+    with scene.open() as keep:
+        keep.admit(two_models()[1], name="digits")
+        before = keep.opened.state.applied().head
+    destroyed(scene)
+    assert recovered(scene).lost == ("digits:2",)
+    with scene.open() as keep:
+        assert [each.version for each in keep.models()] == [1]
+        assert keep.opened.state.applied().head > before
+        keep.admit(two_models()[1], name="digits")
+        assert all(report.is_whole for report in keep.backup())
+        demand_whole(keep)
+
+
+def test_a_recovered_keep_can_be_lost_and_recovered_again(scene):
+    for number in (1, 2, 3):
+        destroyed(scene)
+        recovered(scene)
+        with scene.open() as keep:
+            assert keep.opened.epochs[-1].number == number
+            assert all(report.is_whole for report in keep.backup())
+            demand_whole(keep)
+
+
+def test_an_expected_checkpoint_proves_freshness(scene):
+    with scene.open() as keep:
+        checkpoint = keep.checkpoint().raw
+    destroyed(scene)
+    assert recovered(scene, expected=checkpoint).was.is_expected
+
+
+def test_a_store_that_was_rolled_back_is_refused_when_a_newer_checkpoint_is_expected(scene):
+    old = {path: scene.disk.read(path) for path, _ in scene.disk.walk(scene.offsite)}
+    with scene.open() as keep:
+        keep.new_token("bob")
+    with scene.open() as keep:
+        newer = keep.checkpoint().raw
+    destroyed(scene)
+    for path, _ in scene.disk.walk(scene.offsite):
+        scene.disk.lose(path)
+    for path, raw in old.items():
+        scene.disk.create(path, raw)
+        scene.disk.rewrite(path, raw)
+        scene.disk.sync_folder(path.parent)
+    with pytest.raises(IntegrityError):
+        recovered(scene, expected=newer)
+    assert scene.disk.size(scene.keep_path / "modelkeep.toml") is None
+    assert not recovered(scene).was.is_expected
+
+
+def test_a_wrong_passphrase_recovers_nothing(scene):
+    destroyed(scene)
+    with pytest.raises(RefusedError):
+        recovered(scene, passphrase="another one")
+    assert scene.disk.size(scene.keep_path / "modelkeep.toml") is None
+
+
+def test_an_empty_folder_is_no_store_to_recover_from(scene):
+    destroyed(scene)
+    for path, _ in scene.disk.walk(scene.offsite):
+        scene.disk.lose(path)
+    with pytest.raises(MissingError):
+        recovered(scene)
