@@ -114,7 +114,7 @@ def test_a_store_that_was_rolled_back_is_refused_when_a_newer_checkpoint_is_expe
 def test_a_wrong_passphrase_recovers_nothing(scene):
     destroyed(scene)
     with pytest.raises(RefusedError):
-        recovered(scene, passphrase="another one")
+        recovered(scene, passphrase="another one")  # noqa: S106 - a wrong one
     assert scene.disk.size(scene.keep_path / "modelkeep.toml") is None
 
 
