@@ -70,7 +70,8 @@ def test_a_commit_that_was_never_backed_up_is_named_and_does_not_stop_the_recove
     with scene.open() as keep:
         assert [each.version for each in keep.models()] == [1]
         assert keep.opened.state.applied().head > before
-        keep.admit(two_models()[1], name="digits")
+        again = keep.admit(two_models()[1], name="digits")
+        assert again.version == 3  # a number that was in use is not used again
         assert all(report.is_whole for report in keep.backup())
         demand_whole(keep)
 

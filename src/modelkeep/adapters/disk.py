@@ -10,7 +10,9 @@ The promises are those of POSIX and no more: bytes are durable after `sync` of t
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 from typing import Protocol
 
@@ -132,10 +134,14 @@ class RealDisk:
             os.close(fd)
 
     def read(self, path: Path, start: int = 0, length: int | None = None) -> bytes:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not blocking, so that a FIFO somebody put here cannot hold us for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", str(path))
             if length is None:
-                length = max(os.fstat(fd).st_size - start, 0)
+                length = max(found.st_size - start, 0)
             parts = []
             while length > 0:
                 part = os.pread(fd, length, start)

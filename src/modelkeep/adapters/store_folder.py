@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modelkeep.adapters.disk import Disk, RealDisk
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
+from modelkeep.core.limits import OBJECT_BYTES_MAX
 from modelkeep.core.names import checked_object_name
 from modelkeep.ports.store import ObjectStat
 
@@ -48,6 +49,8 @@ class FolderStore:
     def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         path = self.path / checked_object_name(name)
         try:
+            if length is None:
+                self._demand_bounded(path, name)
             return self._disk.read(path, start, length)
         except (FileNotFoundError, NotADirectoryError):
             raise MissingError(
@@ -82,6 +85,17 @@ class FolderStore:
                 self._disk.sync_folder(path.parent)
         except OSError as error:
             raise self._unavailable("store.write", name, error) from error
+
+    def _demand_bounded(self, path: Path, name: str) -> None:
+        """Nothing that modelkeep writes is larger: a hostile store must not fill our memory."""
+        size_bytes = self._disk.size(path)
+        if size_bytes is not None and size_bytes > OBJECT_BYTES_MAX:
+            raise IntegrityError(
+                "store.size",
+                f"{self.label}: {name} has {size_bytes} bytes, more than any object of ours",
+                store=self.label,
+                object=name,
+            )
 
     def _create(self, target: Path, raw: bytes | memoryview) -> None:
         holding = self.path / _TEMPORARY

@@ -160,7 +160,8 @@ def act_admit(stage: Stage) -> None:
                 *stage.at, "admit", model.file, "--name", "digits", "--canary", model.canary, *words
             )[0]
             story.proof(f"admitted {done['name']}:{done['version']} {done['digest'][:23]}…")
-        story.run(*stage.at, "alias", "digits:prod", "2")
+        alias = story.run(*stage.at, "alias", "digits:prod", "2")[0]
+        story.proven("digits:prod is version 2", holds=alias["version"] == 2)
 
 
 def act_serve(stage: Stage) -> None:

@@ -313,7 +313,7 @@ VERBS: tuple[Verb, ...] = (
         "ledger prove",
         "Prove that one call was recorded: its record, and both paths to a signed checkpoint.",
         "record:prove",
-        ("modelkeep ledger prove gateway-0:17",),
+        ("modelkeep ledger prove gateway-0-0:17",),
         _prove,
     ),
     Verb(
@@ -357,7 +357,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", dest="says_version", action="store_true", help="print the version and exit")
+    top.add_argument(
+        "--version", dest="says_version", action="store_true", help="print the version and exit"
+    )
     _shared(top, is_top=True)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}

@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import sys
+from pathlib import Path
 
 from modelkeep.core.errors import UsageError
 from modelkeep.core.limits import PASSPHRASE_BYTES_MAX
@@ -25,7 +26,7 @@ def passphrase_of(options: argparse.Namespace, *, confirm: bool = False) -> Secr
     """
     if options.passphrase_file is not None:
         try:
-            raw = options.passphrase_file.read_bytes()
+            raw = _from_file(options.passphrase_file)
         except OSError as error:
             raise UsageError(
                 "passphrase.file", f"{options.passphrase_file}: {error.strerror}"
@@ -51,6 +52,13 @@ def passphrase_of(options: argparse.Namespace, *, confirm: bool = False) -> Secr
             hint="several random words are easy to keep and hard to guess",
         )
     return Secret(raw)
+
+
+def _from_file(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_mode & 0o077:
+            sys.stderr.write(f"modelkeep: warning: others may read {path}: `chmod 600` it\n")
+        return stream.read(PASSPHRASE_BYTES_MAX + 2)
 
 
 def _from_descriptor(fd: int) -> bytes:

@@ -11,8 +11,6 @@ OBJECT_BYTES_MAX = 256 * 1024 * 1024
 SEGMENT_BYTES_MAX = 4 * 1024 * 1024
 # Where a pack is closed: one fsync for 16 MiB costs under 2 % of writing it.
 PACK_BYTES_TARGET = 16 * 1024 * 1024
-# 10x the largest sharded model we know; a manifest stays under 16 MiB.
-MANIFEST_FILES_MAX = 100_000
 # GPT-class models list about 1,500 tensors a shard; 1,000,000 bounds a hostile header.
 TENSORS_MAX = 1_000_000
 # ONNX and NumPy allow 32-64; a header that claims more is hostile.

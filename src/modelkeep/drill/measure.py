@@ -1,9 +1,10 @@
 """RTO and RPO: what was observed, against what was promised.
 
 RTO is the time from the start of the recovery to the first correct answer through the real
-gateway. RPO is the time from the last checkpoint that the surviving store holds to the disaster;
-where nobody says when the disaster was, the start of the recovery stands for it, which can only
-overstate the loss. How long a backup takes is in neither.
+gateway. RPO is the time from the last moment at which the surviving store is known to have held
+everything (a signed statement, or its last entry) to the disaster; where nobody says when that
+was, the start of the recovery stands for it, which can only overstate the loss. How long a backup
+takes is in neither.
 """
 
 from __future__ import annotations

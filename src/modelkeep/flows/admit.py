@@ -21,7 +21,7 @@ from modelkeep.seal.trust import VerifiedManifest
 from modelkeep.vault.commit import Source, Stored, Writer, put_sealed, stored
 from modelkeep.vault.load import Reader
 from modelkeep.vault.settings import VaultSettings
-from modelkeep.vault.snapshot import ArtifactEntry, Snapshot, next_version
+from modelkeep.vault.snapshot import ArtifactEntry, Snapshot, latest_version, next_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,7 @@ def _commit(
         taken_ns=keep.clock.now_ns(),
         parent=before.name,
         artifacts=(*before.snapshot.artifacts, artifact),
+        retired=before.snapshot.retired,
         indexes=(*before.snapshot.indexes, *filter(None, [wrote.index])),
     )
     name = put_sealed(writer, "snapshot", to_msgpack(after))
@@ -216,7 +217,7 @@ def _latest(
     keep: OpenKeep, reader: Reader, snapshot: Snapshot, name: str
 ) -> VerifiedManifest | None:
     """The latest version's manifest, if there is one that can be read."""
-    version = next_version(snapshot, name) - 1
+    version = latest_version(snapshot, name)
     if version < 1:
         return None
     try:

@@ -46,10 +46,14 @@ def state_alive(store: Store, *, origin: str, size: int, at_ns: int, signer: Sig
         store.delete(old)
 
 
-def alive_ns(store: Store, *, origin: str, size: int, public: bytes) -> int:
-    """When the store was last known to hold everything, if it holds that much now; else 0."""
+def alive_ns(store: Store, *, origin: str, size: int, public: bytes, now_ns: int) -> int:
+    """When the store was last known to hold everything, if it holds that much now; else 0.
+
+    A statement from the future, of a clock that was wrong, counts for nothing.
+    """
     try:
         statement = latest(Alive, store, KIND, public=public).member
     except (MissingError, IntegrityError):
         return 0
-    return statement.at_ns if statement.origin == origin and statement.size <= size else 0
+    is_ours = statement.origin == origin and statement.size <= size
+    return statement.at_ns if is_ours and statement.at_ns <= now_ns else 0

@@ -171,7 +171,7 @@ def unlocked(stores: Sequence[Store], source: KeySource) -> Unlocked:
         raise IntegrityError(
             "keep.format",
             f"this store has format {form.format} and needs {form.required or 'nothing'}",
-            hint="use a newer modelkeep",
+            hint=f"use modelkeep {form.minimum_reader} or newer",
         )
     ring = latest_of(Keyring, stores, "keyring", public=public)
     body = from_msgpack(

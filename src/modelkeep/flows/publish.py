@@ -37,7 +37,8 @@ def chosen(keep: OpenKeep, references: Sequence[str]) -> tuple[ModelReference, .
         raise UsageError(
             "serve.nothing",
             "the keep holds no model to serve",
-            hint="`modelkeep admit FILE --name NAME` lets one in",
+            hint="`modelkeep admit FILE --name NAME` lets one in; after a recovery: nothing was "
+            "backed up to the store that survived",
         )
     found = {
         (reference.name, resolved(reference, snapshot, keep.state)): None for reference in wanted

@@ -12,17 +12,23 @@ from dataclasses import dataclass
 
 from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError
-from modelkeep.core.record import Record
+from modelkeep.core.record import Record, replaced, to_msgpack
 from modelkeep.flows.alive import alive_ns
 from modelkeep.flows.create import Unlocked, origin_of
 from modelkeep.flows.keep import LogEpoch
+from modelkeep.kernels.digest import keyed_id
 from modelkeep.ledger.checkpoint import Checkpoint
 from modelkeep.ledger.log import LogReader
 from modelkeep.ledger.verify import demand_whole, verified_log
 from modelkeep.ports.store import Store
 from modelkeep.vault.check import needed
 from modelkeep.vault.load import Reader
-from modelkeep.vault.objects import member_names, opened_member, series_member
+from modelkeep.vault.objects import (
+    member_names,
+    opened_member,
+    sealed_object,
+    series_member,
+)
 from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, kind_of
 from modelkeep.vault.snapshot import Head
 
@@ -53,7 +59,7 @@ class Copied:
 
 
 def survived(
-    store: Store, opened: Unlocked, *, public: bytes, expected: Checkpoint | None
+    store: Store, opened: Unlocked, *, public: bytes, expected: Checkpoint | None, now_ns: int
 ) -> Survived:
     """Verify every log of a surviving store, every object of it.
 
@@ -81,7 +87,9 @@ def survived(
             entries=epoch.base + report.size,
             checkpoint=latest.checkpoint.raw.decode(),
             is_expected=was.is_expected or is_here,
-            current_ns=alive_ns(store, origin=epoch.origin, size=report.size, public=public),
+            current_ns=alive_ns(
+                store, origin=epoch.origin, size=report.size, public=public, now_ns=now_ns
+            ),
         )
     if expected is not None and not was.is_expected:
         raise IntegrityError(
@@ -131,12 +139,12 @@ class Backed:
         head: the newest head of the store all of whose objects are there.
         committed: number of the last head that the ledger knows; above `head.number` when
             something was committed after the last backup.
-        lost: what was admitted after that head, as `name:version`.
+        lost: what was admitted after that head, as (name, version).
     """
 
     head: Head
     committed: int
-    lost: tuple[str, ...]
+    lost: tuple[tuple[str, int], ...]
 
 
 def backed(store: Store, opened: Unlocked, entries: Iterable[Entry]) -> Backed:
@@ -149,10 +157,12 @@ def backed(store: Store, opened: Unlocked, entries: Iterable[Entry]) -> Backed:
         MissingError: `recover.none`, when no head is whole.
     """
     head = _whole_head(store, opened)
-    committed, pending, lost = 0, [], []
+    committed = 0
+    pending: list[tuple[str, int]] = []
+    lost: list[tuple[str, int]] = []
     for entry in entries:
         if entry.kind == "model.admitted":
-            pending.append(f"{entry.facts.get('model')}:{entry.facts.get('version')}")
+            pending.append((str(entry.facts.get("model")), int(str(entry.facts.get("version")))))
         elif entry.kind == "vault.committed":
             number = entry.facts.get("head")
             committed = number if isinstance(number, int) else committed
@@ -182,7 +192,35 @@ def _whole_head(store: Store, opened: Unlocked) -> Head:
     )
 
 
-def next_epoch(opened: Unlocked, was: Survived, had: Backed, *, is_empty: bool) -> LogEpoch:
+def honoured_snapshot(store: Store, opened: Unlocked, had: Backed, target: Store) -> str:
+    """The snapshot a recovered keep begins with: the surviving one, with what was lost retired.
+
+    It is sealed under a salt of its own content, so that a recovery that is run again writes the
+    same bytes.
+    """
+    if not had.lost:
+        return had.head.snapshot
+    public = opened.keys.signer.public
+    reader = Reader(stores=(store,), domain=opened.domain, public=public, may_heal=False)
+    before = reader.snapshot(had.head.snapshot)
+    after = to_msgpack(
+        replaced(before, parent=had.head.snapshot, retired=(*before.retired, *had.lost))
+    )
+    name, raw = sealed_object(
+        "snapshot",
+        after,
+        domain=opened.domain.name,
+        key=opened.domain.blobs,
+        signer=opened.keys.signer,
+        salt=keyed_id(opened.domain.blobs.reveal(), after),
+    )
+    target.put(name, raw)
+    return name
+
+
+def next_epoch(
+    opened: Unlocked, was: Survived, had: Backed, *, snapshot: str, is_empty: bool
+) -> LogEpoch:
     """The log that a recovered keep goes on with: a new one, unless the newest is still empty.
 
     Where commits were lost, it begins with a new head that names the snapshot that survived, so
@@ -199,7 +237,7 @@ def next_epoch(opened: Unlocked, was: Survived, had: Backed, *, is_empty: bool) 
         base=was.entries,
         resumed=was.checkpoint,
         head=had.committed + 1 if went_on else had.head.number,
-        snapshot=had.head.snapshot,
+        snapshot=snapshot,
     )
 
 

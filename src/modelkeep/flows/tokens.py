@@ -21,7 +21,11 @@ def created_token(
         UsageError: `token.scope` or `token.principal`.
     """
     if not principal or len(principal) > 200 or not principal.isprintable():
-        raise UsageError("token.principal", "a key needs the name of who holds it")
+        raise UsageError(
+            "token.principal",
+            "a key needs the name of who holds it",
+            hint="`modelkeep tokens new alice`",
+        )
     for scope in scopes:
         if scope.partition(":")[0] not in SCOPE_FAMILIES:
             raise UsageError(

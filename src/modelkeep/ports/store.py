@@ -42,6 +42,7 @@ class Store(Protocol):
 
         Raises:
             MissingError: `store.missing`.
+            IntegrityError: `store.size`, for a whole object beyond OBJECT_BYTES_MAX.
             UnavailableError: `store.read`; retry may help.
         """
         ...

@@ -32,6 +32,7 @@ from modelkeep.flows.recover import (
     Survived,
     backed,
     copied,
+    honoured_snapshot,
     next_epoch,
     put_epoch,
     survived,
@@ -239,7 +240,7 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
     The configuration goes last: a run that was cut short is simply run again.
     """
     disk = folder.world.disk
-    survivor = folder_store(plan.source, "surviving store", disk)
+    survivor = folder_store(plan.source, str(plan.source), disk)
     opened = unlocked([survivor], passphrase_source(plan.passphrase))
     lap("root unlocked")
     raw = config_of([survivor], opened.keys)[1]
@@ -247,7 +248,11 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
     text = _config_text(plan, config, raw)
     public = Signer(opened.keys.ledger_seed).public
     was = survived(
-        survivor, opened, public=public, expected=_expected(plan.expected, opened, public)
+        survivor,
+        opened,
+        public=public,
+        expected=_expected(plan.expected, opened, public),
+        now_ns=folder.world.clock.now_ns(),
     )
     lap("ledger verified")
     disk.make_folder(folder.path)
@@ -265,7 +270,7 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
         objects=done.objects,
         size_bytes=done.size_bytes,
         damaged=done.damaged,
-        lost=had.lost,
+        lost=tuple(f"{name}:{version}" for name, version in had.lost),
     )
 
 
@@ -275,7 +280,8 @@ def _begin_log(
     """Begin a new log; one that an earlier, cut recovery began and never used is taken up."""
     newest = opened.epochs[-1]
     sizes = LogReader(survivor, newest.origin).checkpoint_sizes()
-    epoch = next_epoch(opened, *what, is_empty=newest.number > 0 and not sizes)
+    snapshot = honoured_snapshot(survivor, opened, what[1], main)
+    epoch = next_epoch(opened, *what, snapshot=snapshot, is_empty=newest.number > 0 and not sizes)
     put_epoch(main, epoch, opened)
     if not plan.is_rehearsal:
         put_epoch(survivor, epoch, opened)
@@ -293,7 +299,7 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
     text = raw.decode()
     here = str(plan.source.resolve())
     others = config.stores[1:]
-    if here not in [store.path for store in others]:
+    if others and here not in [store.path for store in others]:
         if len(others) != 1:
             raise UsageError(
                 "recover.store",

@@ -42,12 +42,14 @@ class Snapshot(Record, frozen=True):
     Attributes:
         parent: name of the snapshot before this one; empty for the first.
         indexes: names of all indexes that its recipes may need.
+        retired: versions that are gone, as (name, version); their numbers are not used again.
     """
 
     taken_ns: int
     parent: str
     artifacts: tuple[ArtifactEntry, ...]
     indexes: tuple[str, ...]
+    retired: tuple[tuple[str, int], ...] = ()
 
 
 class Head(Numbered, frozen=True):
@@ -65,8 +67,14 @@ class Head(Numbered, frozen=True):
 
 
 def next_version(snapshot: Snapshot, name: str) -> int:
-    """The version that the next artifact of this name gets."""
-    return 1 + max((each.version for each in snapshot.artifacts if each.name == name), default=0)
+    """The version that the next artifact of this name gets: never one that was in use."""
+    used = [(each.name, each.version) for each in snapshot.artifacts]
+    return 1 + max((version for of, version in (*used, *snapshot.retired) if of == name), default=0)
+
+
+def latest_version(snapshot: Snapshot, name: str) -> int:
+    """The latest version that is there; 0 when there is none."""
+    return max((each.version for each in snapshot.artifacts if each.name == name), default=0)
 
 
 def entry_of(snapshot: Snapshot, name: str, version: int) -> ArtifactEntry:
