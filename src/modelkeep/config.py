@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from collections.abc import Iterator
 
 from modelkeep.core.errors import ConfigError, IntegrityError
 from modelkeep.core.limits import CONFIG_BYTES_MAX
-from modelkeep.core.record import Record, converted, field_facts
+from modelkeep.core.record import Record, as_plain, converted, field_facts
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.drill.settings import ObjectiveSettings
 from modelkeep.flows.settings import ServeSettings
@@ -18,6 +20,7 @@ from modelkeep.vault.settings import VaultSettings
 
 CONFIG_NAME = "modelkeep.toml"
 KEY_SOURCES = ("passphrase",)
+_LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class StoreSettings(Record, frozen=True):
@@ -139,6 +142,10 @@ def _demand_sound(config: Config, what: str) -> None:
     problems = [
         (not labels, "stores is empty: a keep needs at least one"),
         (len(set(labels)) != len(labels), "two stores have one label"),
+        (
+            any(_LABEL.fullmatch(label) is None for label in labels),
+            "a store's label is lower-case letters, digits, '.', '_' and '-'",
+        ),
         (len(config.keep_id) != 16, "keep_id is not 16 hex digits"),
         (config.keys.source not in KEY_SOURCES, f"keys.source is none of {KEY_SOURCES}"),
         (not 0 <= config.serve.port <= 65535, "serve.port is not between 0 and 65535"),
@@ -149,8 +156,12 @@ def _demand_sound(config: Config, what: str) -> None:
             not 4096 <= config.vault.segment_bytes <= config.vault.pack_bytes <= 128 * 2**20,
             "vault: 4096 <= segment_bytes <= pack_bytes <= 128 MiB does not hold",
         ),
-        (config.objectives.rto_s_max <= 0, "objectives.rto_s_max is not above zero"),
-        (config.objectives.rpo_s_max <= 0, "objectives.rpo_s_max is not above zero"),
+        *(
+            (not 0 < value < math.inf, f"{table}.{key} is not a number above zero")
+            for table in ("objectives", "gate", "ledger", "scan")
+            for key, value in as_plain(getattr(config, table)).items()
+            if isinstance(value, int | float)
+        ),
     ]
     for is_bad, problem in problems:
         if is_bad:

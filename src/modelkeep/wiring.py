@@ -18,6 +18,7 @@ from modelkeep.core.artifact import Schema
 from modelkeep.core.errors import (
     IntegrityError,
     MissingError,
+    RefusedError,
     UnavailableError,
 )
 from modelkeep.crypto.kdf import Argon2Settings
@@ -183,18 +184,28 @@ def open_state(path: Path) -> State:
     return SqliteState(path)
 
 
-def removed_state(folder: KeepFolder) -> None:
+def removed_state(folder: KeepFolder, source: KeySource) -> None:
     """Remove the State database; the next opening of the keep makes it anew from the ledger.
 
+    Nothing is removed before it is clear that this is a keep and that its owner asks.
+
     Raises:
+        MissingError: `keep.missing`.
+        RefusedError: `keys.passphrase`.
         UnavailableError: `state.served`, while a gateway reads it.
     """
+    from modelkeep.adapters.locks import held  # noqa: PLC0415
+
+    config, _ = read_config(folder)
+    unlocked(stores_of(folder, config), source)
     if is_served(folder):
         raise UnavailableError(
             "state.served", "a running service reads State", hint="stop `modelkeep serve` first"
         )
-    for suffix in ("", "-wal", "-shm"):
-        Path(f"{folder.state_path}{suffix}").unlink(missing_ok=True)
+    folder.run_folder_ready()
+    with held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep"):
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{folder.state_path}{suffix}").unlink(missing_ok=True)
 
 
 def open_state_readonly(path: Path) -> State:
@@ -235,6 +246,12 @@ def read_config(folder: KeepFolder) -> tuple[Config, bytes]:
             f"no keep in {folder.path}",
             hint="go into the keep's folder, or name it: `modelkeep --keep FOLDER …`",
         ) from None
+    except OSError as error:
+        raise UnavailableError(
+            "keep.unreadable",
+            f"cannot read {folder.config_path}: {error.strerror}",
+            hint="run as the user that made the keep",
+        ) from error
     return parsed_config(raw, what=str(folder.config_path)), raw
 
 
@@ -309,6 +326,7 @@ def open_keep(
             "keep.identity",
             f"modelkeep.toml is of keep {config.keep_id}, its stores are of {opened.keep_id}",
         )
+    _demand_own_log(folder, opened.epochs[-1])
     with ExitStack() as stack:
         stack.enter_context(
             held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep")
@@ -333,6 +351,21 @@ def open_keep(
         )
         agree(keep, journal=journal, config=raw, healed=healed)
         yield keep, config
+
+
+def _demand_own_log(folder: KeepFolder, epoch: LogEpoch) -> None:
+    """Check that nobody recovered this keep elsewhere, which begins a log that is not ours.
+
+    Raises:
+        RefusedError: `keep.superseded`.
+    """
+    written = [path for path, _ in folder.world.disk.walk(folder.path / "ledger")]
+    if written and not any(folder.wal_folder(epoch) in path.parents for path in written):
+        raise RefusedError(
+            "keep.superseded",
+            f"this keep was recovered elsewhere and goes on there as {epoch.origin}",
+            hint="stop what still runs here and use the recovered keep",
+        )
 
 
 def _recorder(

@@ -125,3 +125,79 @@ def test_an_empty_folder_is_no_store_to_recover_from(scene):
         scene.disk.lose(path)
     with pytest.raises(MissingError):
         recovered(scene)
+
+
+def test_damage_that_no_entry_depends_on_does_not_stop_a_recovery(scene):
+    for name in ("bob", "carol"):
+        with scene.open() as keep:
+            keep.new_token(name)
+    destroyed(scene)
+    bundles = [path for path, _ in scene.disk.walk(scene.offsite) if "entries" in path.parts]
+    assert len(bundles) > 1
+    oldest = min(bundles, key=lambda path: int(path.name))
+    raw = scene.disk.read(oldest)
+    scene.disk.rewrite(oldest, raw[:-1] + bytes([raw[-1] ^ 1]))
+    assert recovered(scene).damaged
+
+
+def test_an_entry_that_is_gone_stops_a_recovery(scene):
+    destroyed(scene)
+    for path, _ in scene.disk.walk(scene.offsite):
+        if "body" in path.parts:
+            raw = scene.disk.read(path)
+            scene.disk.rewrite(path, raw[:-1] + bytes([raw[-1] ^ 1]))
+    with pytest.raises(IntegrityError):
+        recovered(scene)
+
+
+def test_a_store_that_is_not_mounted_is_not_taken_for_an_empty_one(scene):
+    for path, _ in scene.disk.walk(scene.offsite):
+        scene.disk.lose(path)
+    with scene.open() as keep:
+        assert "backup.empty" in keep.backup()[0].error
+        assert keep.backup(fresh=["offsite"])[0].is_whole
+
+
+def test_a_backup_writes_nothing_into_another_keeps_store(scene, tmp_path):
+    other = Scene(tmp_path / "other", seed=10_000)
+    other.create().close()
+    for path, _ in scene.disk.walk(scene.offsite):
+        scene.disk.lose(path)
+    for path, _ in other.disk.walk(other.offsite):
+        target = scene.offsite / path.relative_to(other.offsite)
+        scene.disk.create(target, other.disk.read(path))
+        scene.disk.sync(target)
+        scene.disk.sync_folder(target.parent)
+    with scene.open() as keep:
+        before = {path: scene.disk.read(path) for path, _ in scene.disk.walk(scene.offsite)}
+        assert "backup.foreign" in keep.backup()[0].error
+        assert {path: scene.disk.read(path) for path, _ in scene.disk.walk(scene.offsite)} == before
+
+
+def test_a_backup_reads_back_what_it_vouches_for(scene):
+    for kind in ("root", "keyring", "envelope", "pack"):
+        for path, _ in scene.disk.walk(scene.offsite / kind):
+            raw = scene.disk.read(path)
+            scene.disk.rewrite(path, raw[:-1] + bytes([raw[-1] ^ 1]))
+    with scene.open() as keep:
+        report = keep.backup()[0]
+        assert report.replaced >= 4
+        assert report.is_whole
+    destroyed(scene)
+    recovered(scene)
+
+
+def test_a_keep_that_was_recovered_elsewhere_is_not_written_any_more(scene):
+    before = scene.image()
+    destroyed(scene)
+    recovered(scene)
+    offsite = {path: scene.disk.read(path) for path, _ in scene.disk.walk(scene.offsite)}
+    scene.show(before)
+    for path, raw in offsite.items():
+        if scene.disk.size(path) is None:
+            scene.disk.create(path, raw)
+            scene.disk.sync(path)
+            scene.disk.sync_folder(path.parent)
+    with pytest.raises(RefusedError) as refusal:
+        scene.open()
+    assert refusal.value.code == "keep.superseded"

@@ -27,8 +27,9 @@ class Image:
 class Scene:
     """A keep and its second store; every open is a new process on the same disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, seed: int = 0) -> None:
         self.folder = folder
+        self.seed = seed
         self.disk = SimulatedDisk()
         self.keep_path = folder / "keep"
         self.main = self.keep_path / "stores" / "main"
@@ -40,7 +41,7 @@ class Scene:
         return World(
             disk=self.disk,
             clock=SteppingClock(),
-            entropy=SeededEntropy(len(self.disk.walk(self.folder))),
+            entropy=SeededEntropy(self.seed + len(self.disk.walk(self.folder))),
             open_state=lambda path: CuttingState(SqliteState(path), fuse),
         )
 

@@ -119,7 +119,8 @@ class SqliteState:
             )
         elif entry.kind == "vault.committed":
             self._database.execute(
-                "UPDATE applied SET head=?, snapshot=?", (facts["head"], facts["snapshot"])
+                "UPDATE applied SET head=?1, snapshot=?2 WHERE head < ?1",
+                (facts["head"], facts["snapshot"]),
             )
         elif entry.kind == "alias.set":
             self._database.execute(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 
 from modelkeep.cli.opened import opened
 from modelkeep.cli.output import print_json, print_table
+from modelkeep.core.errors import UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
 
 S_PER_DAY = 86_400
+DAYS_MAX = 36_500  # a hundred years: far inside what 64 bits of nanoseconds hold
 
 
 def token_new(options: argparse.Namespace) -> int:
     """Make an API key and show it, once."""
-    expires_ns = 0
-    if options.days:
-        expires_ns = time.time_ns() + int(options.days * S_PER_DAY * NS_PER_S)
+    expires_ns = _expires_ns(options.days)
     scopes = tuple(options.scope) or ("infer:*",)
     with opened(options) as keep:
         token_id, text = keep.new_token(options.principal, scopes=scopes, expires_ns=expires_ns)
@@ -60,3 +61,13 @@ def token_revoke(options: argparse.Namespace) -> int:
     else:
         print(f"revoked {options.token_id}; a running gateway refuses it from now on")
     return 0
+
+
+def _expires_ns(days: float) -> int:
+    if not math.isfinite(days) or not 0 <= days <= DAYS_MAX:
+        raise UsageError(
+            "token.days",
+            f"a key cannot expire in {days:g} days",
+            hint=f"give a number above 0, at most {DAYS_MAX}, or 0 for never",
+        )
+    return time.time_ns() + int(days * S_PER_DAY * NS_PER_S) if days else 0

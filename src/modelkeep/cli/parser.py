@@ -100,6 +100,16 @@ def _token_revoke(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("token_id", help="as `modelkeep tokens list` shows it")
 
 
+def _backup(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--new",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="this store is new and may be empty; otherwise an empty one counts as not mounted",
+    )
+
+
 def _check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--read-data", action="store_true", help="read, authenticate and hash every byte"
@@ -258,10 +268,10 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "backup",
-        "Bring every other store up to the first one and prove that each would do alone.",
+        "Bring every other store up to the first one, and check that it holds all it needs.",
         "stores:backup",
-        ("modelkeep backup",),
-        _nothing,
+        ("modelkeep backup", "modelkeep backup --new offsite2"),
+        _backup,
     ),
     Verb(
         "check",

@@ -15,7 +15,7 @@ from modelkeep.core.record import as_plain
 
 def verify(options: argparse.Namespace) -> int:
     """Verify the log in every store."""
-    expected = b""
+    expected: bytes | None = None
     if options.expect is not None:
         try:
             expected = options.expect.read_bytes()

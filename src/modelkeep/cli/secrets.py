@@ -56,8 +56,6 @@ def passphrase_of(options: argparse.Namespace, *, confirm: bool = False) -> Secr
 
 def _from_file(path: Path) -> bytes:
     with path.open("rb") as stream:
-        if os.fstat(stream.fileno()).st_mode & 0o077:
-            sys.stderr.write(f"modelkeep: warning: others may read {path}: `chmod 600` it\n")
         return stream.read(PASSPHRASE_BYTES_MAX + 2)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from modelkeep.cli.opened import keep_path, opened
+from modelkeep.cli.opened import actor, keep_path, opened
 from modelkeep.cli.output import print_json, progress, size_text
+from modelkeep.cli.secrets import passphrase_of
 from modelkeep.core.errors import IntegrityError, UnavailableError
 
 
 def backup(options: argparse.Namespace) -> int:
     """Bring every other store up to the first one."""
     with opened(options) as keep, progress("backup") as advance:
-        reports = keep.backup(progress=advance)
+        reports = keep.backup(fresh=options.new, progress=advance)
     if options.json:
         print_json([{**_facts(report), "is_whole": report.is_whole} for report in reports])
     elif not reports:
@@ -50,10 +51,12 @@ def check(options: argparse.Namespace) -> int:
 
 def rebuild(options: argparse.Namespace) -> int:
     """Make State anew: set the database aside and replay the ledger."""
-    from modelkeep.wiring import KeepFolder, removed_state  # noqa: PLC0415
+    from modelkeep.sdk.keep import Keep  # noqa: PLC0415 - `--help` need not load it
+    from modelkeep.wiring import KeepFolder, read_config  # noqa: PLC0415
 
-    removed_state(KeepFolder(keep_path(options)))
-    with opened(options) as keep:
+    path = keep_path(options)
+    read_config(KeepFolder(path))  # say that there is no keep before asking for its passphrase
+    with Keep.rebuild_state(path, passphrase=passphrase_of(options), actor=actor()) as keep:
         applied = keep.opened.state.applied()
         tokens = len(keep.tokens())
     if options.json:

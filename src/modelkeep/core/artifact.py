@@ -103,13 +103,18 @@ class ModelReference(Record, frozen=True):
         return f"{self.name}:{self.selector}" if self.selector else self.name
 
 
+def is_model_name(name: str) -> bool:
+    """Whether a name is safe in URLs, object names and metric labels."""
+    return len(name) <= MODEL_NAME_CHARS_MAX and _NAME.fullmatch(name) is not None
+
+
 def checked_model_name(name: str) -> str:
     """Accept a model or alias name that is safe in URLs, object names and metric labels.
 
     Raises:
         UsageError: `model.name`.
     """
-    if len(name) > MODEL_NAME_CHARS_MAX or _NAME.fullmatch(name) is None:
+    if not is_model_name(name):
         raise UsageError(
             "model.name",
             f"{name[:120]!r} cannot name a model",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from modelkeep.core.artifact import Canary, FileEntry, Manifest, Schema, checked_model_name
 from modelkeep.core.entry import Entry
-from modelkeep.core.errors import IntegrityError, MissingError
+from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.core.record import to_msgpack
 from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
+from modelkeep.flows.canary import demand_canary
 from modelkeep.flows.keep import OpenKeep, current_head, record, record_damages, replay
 from modelkeep.flows.registry import proof_of
 from modelkeep.kernels.digest import digest_of
@@ -79,6 +80,8 @@ def admitted(
     verdict = scanned(candidate.file_name, candidate.raw, scan)
     _demand(keep, candidate, verdict)
     kind = identify(candidate.raw)
+    if candidate.canary is not None:
+        demand_canary(candidate.canary, schema_of(candidate.raw, kind))
     entry = FileEntry(
         path=candidate.file_name,
         size_bytes=len(candidate.raw),
@@ -192,6 +195,13 @@ def _record_commit(
         ]
     )
     replay(keep)
+    if keep.state.applied().snapshot != snapshot:
+        # A request of an earlier command that had given up was recorded first after all.
+        raise UnavailableError(
+            "vault.conflict",
+            f"another commit took head {head} first; this one does not count",
+            hint="run the same command again",
+        )
 
 
 def _demand(keep: OpenKeep, candidate: Candidate, verdict: Verdict) -> None:

@@ -1,22 +1,40 @@
 """Backup: bring every other store up to the authoritative one, then prove that it would do alone.
 
-objects -> moving series -> head (last) -> sample check of the copy -> ledger
+is it ours? -> objects -> moving series -> head (last) -> what was copied, all small objects and a
+sample of packs read back and proven -> everything the head needs is there -> ledger
 The ledger's own tiles travel with every checkpoint and not here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from modelkeep.core.errors import IntegrityError, KeepError
+from modelkeep.core.errors import (
+    IntegrityError,
+    KeepError,
+    MissingError,
+    RefusedError,
+    UnavailableError,
+)
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.record import Record
 from modelkeep.flows.check import demand_object
+from modelkeep.flows.create import StoreFormat
 from modelkeep.flows.keep import OpenKeep, current_head, record
-from modelkeep.ports.store import Store
+from modelkeep.ports.store import ObjectStat, Store
 from modelkeep.vault.check import needed
 from modelkeep.vault.load import Reader
-from modelkeep.vault.replicate import copy_objects, missing_in
+from modelkeep.vault.objects import latest, member_names, unverified_member
+from modelkeep.vault.replicate import (
+    CONTENT_KINDS,
+    MOVING_KINDS,
+    copy_objects,
+    kind_of,
+    missing_in,
+)
+
+# Packs that were there before and are read back in each run; `check --read-data` reads them all.
+SAMPLE_PACKS = 8
 
 
 class BackupReport(Record, frozen=True):
@@ -46,13 +64,21 @@ class BackupReport(Record, frozen=True):
 
 
 def backed_up(
-    keep: OpenKeep, *, progress: Callable[[int], None] = lambda _: None
+    keep: OpenKeep,
+    *,
+    fresh: Collection[str] = (),
+    progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[BackupReport, ...]:
-    """Replicate to every store but the first; one that fails does not stop the others."""
+    """Replicate to every store but the first; one that fails does not stop the others.
+
+    Args:
+        fresh: labels of stores that may be empty: replacements, to be filled from nothing.
+    """
     reports = []
     for target in keep.stores[1:]:
         started_ns = keep.clock.monotonic_ns()
         try:
+            demand_own(keep, target, may_be_empty=target.label in fresh)
             report = _to_store(keep, target, started_ns, progress)
         except KeepError as error:
             report = BackupReport(
@@ -69,17 +95,60 @@ def backed_up(
     return tuple(reports)
 
 
+def demand_own(keep: OpenKeep, target: Store, *, may_be_empty: bool) -> None:
+    """Check that a store is one of this keep's before anything is written into it.
+
+    Raises:
+        UnavailableError: `backup.empty`, for an empty store that nobody announced: a folder whose
+            disk is not mounted looks like that.
+        RefusedError: `backup.foreign`, for another keep's store.
+    """
+    names = member_names(target, "format")
+    if not names:
+        if may_be_empty and next(iter(target.list("")), None) is None:
+            return
+        raise UnavailableError(
+            "backup.empty",
+            f"{target.label} holds no store of this keep; is it mounted?",
+            hint=f"to fill a new, empty one: `modelkeep backup --new {target.label}`; "
+            "to mend a damaged one: `modelkeep check --repair`",
+        )
+    try:
+        found = latest(StoreFormat, target, "format", public=keep.public).member.keep_id
+    except MissingError:
+        found = unverified_member(StoreFormat, names[0], target.get(names[0])).keep_id
+        if found == keep.keep_id:
+            raise UnavailableError(
+                "backup.damaged",
+                f"{target.label} is damaged where it says whose it is",
+                hint="`modelkeep check --repair`",
+            ) from None
+    if found != keep.keep_id:
+        raise RefusedError(
+            "backup.foreign",
+            f"{target.label} belongs to the keep {found}; nothing was written",
+            hint="correct its path in modelkeep.toml",
+        )
+
+
 def _to_store(
     keep: OpenKeep, target: Store, started_ns: int, progress: Callable[[int], None]
 ) -> BackupReport:
     head = current_head(keep)
     lacking = missing_in(keep.store.list(""), target.list(""))
+
+    def verify(name: str, raw: bytes) -> None:
+        demand_object(keep, name, raw)
+
     copied = copy_objects(
-        lacking,
+        lacking, source=keep.store, target=target, verify=verify, progress=progress
+    )
+    sampled = _sample(keep, target, {stat.name for stat in lacking})
+    mended = copy_objects(
+        [stat for stat in sampled if not _is_good(keep, target, stat.name)],
         source=keep.store,
         target=target,
-        verify=lambda name, raw: demand_object(keep, name, raw),
-        progress=progress,
+        verify=verify,
     )
     alone = Reader(stores=(target,), domain=keep.domain, public=keep.public, may_heal=False)
     return BackupReport(
@@ -87,11 +156,36 @@ def _to_store(
         head=head.number,
         objects=copied.objects,
         size_bytes=copied.size_bytes,
-        replaced=copied.replaced,
+        replaced=copied.replaced + mended.replaced,
         seconds=_seconds_since(keep, started_ns),
-        damaged=copied.damaged,
+        damaged=copied.damaged + mended.damaged,
         missing=_missing(target, alone, head.snapshot),
     )
+
+
+def _sample(keep: OpenKeep, target: Store, copied: Collection[str]) -> list[ObjectStat]:
+    """What is read back: all that was copied, everything small, and a few packs at random."""
+    there = [stat for stat in target.list("") if kind_of(stat.name) in CONTENT_KINDS + MOVING_KINDS]
+    packs = [stat for stat in there if kind_of(stat.name) == "pack" and stat.name not in copied]
+    draws = keep.entropy.random_bytes(4 * SAMPLE_PACKS)
+    chosen = {
+        packs[int.from_bytes(draws[at : at + 4], "big") % len(packs)].name
+        for at in range(0, len(draws), 4)
+        if packs
+    }
+    return [
+        stat
+        for stat in there
+        if kind_of(stat.name) != "pack" or stat.name in copied or stat.name in chosen
+    ]
+
+
+def _is_good(keep: OpenKeep, target: Store, name: str) -> bool:
+    try:
+        demand_object(keep, name, target.get(name))
+    except (IntegrityError, MissingError):
+        return False
+    return True
 
 
 def _missing(target: Store, alone: Reader, snapshot: str) -> tuple[str, ...]:
@@ -103,7 +197,7 @@ def _missing(target: Store, alone: Reader, snapshot: str) -> tuple[str, ...]:
             for name, size_bytes in needed(alone, snapshot)
             if name not in there or size_bytes not in (-1, there[name])
         )
-    except IntegrityError as error:
+    except (IntegrityError, MissingError) as error:
         return (str(error.context.get("object", error.code)),)
 
 

@@ -11,7 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from modelkeep.core.entry import Fact
-from modelkeep.core.errors import IntegrityError, KeepError, MissingError
+from modelkeep.core.errors import (
+    IntegrityError,
+    KeepError,
+    MissingError,
+    UnavailableError,
+    UsageError,
+)
 from modelkeep.core.names import series_name
 from modelkeep.core.record import Record
 from modelkeep.core.verdict import Finding, Severity
@@ -154,6 +160,8 @@ class _Check:
             demand_object(self.keep, name, store.get(name))
         except IntegrityError as error:
             self.bad(store, name, str(error))
+        except (UnavailableError, UsageError) as error:
+            self.note("check.stray", store, name, str(error), severity=Severity.MEDIUM)
         except MissingError:
             return  # deleted since it was listed
 

@@ -12,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelkeep.core.errors import IntegrityError, KeepError, MissingError, RefusedError, UsageError
+from modelkeep.core.errors import (
+    IntegrityError,
+    KeepError,
+    MissingError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
+from modelkeep.core.names import series_number
 from modelkeep.core.record import Record, from_msgpack, to_msgpack
 from modelkeep.crypto.aead import opened_blob, sealed_blob
 from modelkeep.crypto.certificates import Authority
@@ -189,6 +197,12 @@ def unlocked(stores: Sequence[Store], source: KeySource) -> Unlocked:
 def abandoned(store: Store, keep_id: str) -> None:
     """Remove what an initialisation that was cut short left in a store; another keep stays."""
     if keep_id and _holder(store) == keep_id:
+        if any(series_number(name) > 0 for name in member_names(store, "head")):
+            raise UsageError(
+                "keep.store_taken",
+                f"{store.label} holds commits of the keep {keep_id}: it is not begun anew",
+                hint="`modelkeep recover` brings it back",
+            )
         for stat in list(store.list("")):
             store.delete(stat.name)
 
@@ -228,13 +242,13 @@ def _keyring(keys: KeepKeys, domain_key: bytes, authority: Authority, entropy: E
 def _root(stores: Sequence[Store], source: KeySource) -> tuple[str, KeepKeys]:
     failure: KeepError | None = None
     for store in stores:
-        for name in member_names(store, "root"):
-            raw = store.get(name)
+        for name in _members(store, "root"):
             try:
+                raw = store.get(name)
                 root = unverified_member(Root, name, raw)
                 keys = keep_keys(source.unwrap(root.wrapped))  # 1
                 opened_member(Root, name, raw, kind="root", public=keys.signer.public)  # 2
-            except (IntegrityError, RefusedError) as error:
+            except (IntegrityError, MissingError, RefusedError, UnavailableError) as error:
                 failure = failure or error
                 continue
             return root.keep_id, keys
@@ -251,15 +265,23 @@ def _epochs(stores: Sequence[Store], public: bytes) -> tuple[LogEpoch, ...]:
     newest = latest_of(LogEpoch, stores, "log", public=public)
     found: dict[int, LogEpoch] = {newest.number: newest}
     for store in stores:
-        for name in member_names(store, "log"):
+        for name in _members(store, "log"):
             try:
                 epoch = opened_member(LogEpoch, name, store.get(name), kind="log", public=public)
-            except (IntegrityError, MissingError):
+            except (IntegrityError, MissingError, UnavailableError):
                 continue
             found.setdefault(epoch.number, epoch)
     if sorted(found) != list(range(newest.number + 1)):
         raise IntegrityError("keep.logs", "an earlier log of this keep is missing in every store")
     return tuple(found[number] for number in sorted(found))
+
+
+def _members(store: Store, kind: str) -> list[str]:
+    """Names of a series' members; none of a store that does not answer."""
+    try:
+        return member_names(store, kind)
+    except UnavailableError:
+        return []
 
 
 def _demand_free(store: Store, keep_id: str) -> None:

@@ -205,8 +205,11 @@ def replay(keep: OpenKeep) -> int:
 
 
 def _apply(keep: OpenKeep, first: int, batch: list[Entry], heads: list[Entry]) -> None:
-    for entry in heads:
-        put_head(keep, _committed(keep, entry))
+    newest = keep.state.applied().head
+    for head in (_committed(keep, entry) for entry in heads):
+        if head.number > newest:  # of two commits with one number the first counts, see `commit`
+            put_head(keep, head)
+            newest = head.number
     keep.state.apply(first, batch)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelkeep.core.entry import Entry, Fact
+from modelkeep.core.names import series_number
 from modelkeep.flows.create import config_copy, config_of
 from modelkeep.flows.keep import OpenKeep, record, replay
 from modelkeep.ports.journal import Journal
-from modelkeep.vault.objects import series_member
+from modelkeep.vault.objects import member_names, series_member
 
 
 def agree(keep: OpenKeep, *, journal: Journal, config: bytes, healed: Sequence[str]) -> None:
@@ -63,8 +64,10 @@ def _record_healed(keep: OpenKeep, healed: Sequence[str]) -> None:
 
 def _keep_config(keep: OpenKeep, raw: bytes) -> None:
     """Give the stores a sealed copy of a modelkeep.toml that has changed."""
-    number, stored = config_of(keep.stores, keep.keys)
-    if stored != raw:
-        member = config_copy(keep.keys, number + 1, raw, keep.entropy)
+    if config_of(keep.stores, keep.keys)[1] != raw:
+        # Past whatever is there, valid or not: a damaged newest copy must not lock anybody out.
+        names = member_names(keep.store, "config")
+        number = 1 + max((series_number(name) for name in names), default=-1)
+        member = config_copy(keep.keys, number, raw, keep.entropy)
         keep.store.put(*series_member("config", member, signer=keep.keys.signer))
-        record(keep, "config.changed", {"number": number + 1})
+        record(keep, "config.changed", {"number": number})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from modelkeep.core.artifact import Manifest, ModelReference, Schema, parsed_reference
 from modelkeep.core.errors import UsageError
 from modelkeep.flows.keep import OpenKeep, current_snapshot
-from modelkeep.flows.registry import loaded, resolved
+from modelkeep.flows.registry import loaded, manifest_of, resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Published:
 
 
 def chosen(keep: OpenKeep, references: Sequence[str]) -> tuple[ModelReference, ...]:
-    """The versions to serve, each once; without references every model's default version.
+    """The versions to serve, each once; without references every model's that a runtime can answer.
 
     Raises:
         UsageError: `serve.nothing`, when the keep holds no model.
@@ -31,7 +31,9 @@ def chosen(keep: OpenKeep, references: Sequence[str]) -> tuple[ModelReference, .
     """
     snapshot = current_snapshot(keep)
     wanted = [parsed_reference(text) for text in references] or [
-        ModelReference(name=name) for name in sorted({each.name for each in snapshot.artifacts})
+        ModelReference(name=name)
+        for name in sorted({each.name for each in snapshot.artifacts})
+        if manifest_of(keep, ModelReference(name=name)).schema is not None
     ]
     if not wanted:
         raise UsageError(

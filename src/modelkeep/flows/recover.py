@@ -18,8 +18,9 @@ from modelkeep.flows.create import Unlocked, origin_of
 from modelkeep.flows.keep import LogEpoch
 from modelkeep.kernels.digest import keyed_id
 from modelkeep.ledger.checkpoint import Checkpoint
-from modelkeep.ledger.log import LogReader
-from modelkeep.ledger.verify import demand_whole, verified_log
+from modelkeep.ledger.log import LogReader, published_bodies
+from modelkeep.ledger.tree import TILE_WIDTH, leaf_hash, root_of
+from modelkeep.ledger.verify import LogReport, demand_whole, verified_log
 from modelkeep.ports.store import Store
 from modelkeep.vault.check import needed
 from modelkeep.vault.load import Reader
@@ -41,12 +42,14 @@ class Survived(Record, frozen=True):
         checkpoint: text of the last one; empty when the log had none.
         is_expected: whether the log contains the checkpoint that the operator expected.
         current_ns: when the store was last known to hold everything; 0 if nobody stated it.
+        damaged: objects of its logs that are damaged, none of which an entry depends on.
     """
 
     entries: int
     checkpoint: str
     is_expected: bool
     current_ns: int = 0
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def survived(
         IntegrityError: located, when a log is damaged, or does not contain what was expected.
     """
     was = Survived(entries=0, checkpoint="", is_expected=False)
+    damaged: list[str] = []
     for epoch in opened.epochs:
         latest = LogReader(store, epoch.origin).latest(public=public)
         if latest.checkpoint is None:
@@ -82,7 +86,17 @@ def survived(
             body_key=opened.keys.ledger_body,
             at_least=expected if is_here else None,
         )
-        demand_whole(report)
+        if not report.is_whole:
+            hashes = _proven_leaves(store, epoch, opened, public, report)
+            if (
+                expected is not None
+                and is_here
+                and (
+                    expected.size > len(hashes) or root_of(hashes[: expected.size]) != expected.root
+                )
+            ):
+                demand_whole(report)
+            damaged += [f"{each.subject}: {each.rule}" for each in report.findings]
         was = Survived(
             entries=epoch.base + report.size,
             checkpoint=latest.checkpoint.raw.decode(),
@@ -97,7 +111,41 @@ def survived(
             f"{store.label} does not hold the log {expected.origin} that was expected",
             hint="recover from a store that is newer",
         )
-    return was
+    return replaced(was, damaged=tuple(damaged))
+
+
+def _proven_leaves(
+    store: Store, epoch: LogEpoch, opened: Unlocked, public: bytes, report: LogReport
+) -> list[bytes]:
+    """Go on with a damaged log only if every entry is there and the leaves give the signed root.
+
+    What is damaged then is redundant: superseded tiles, hashes that the leaves give again.
+
+    Returns:
+        The hashes of all leaves.
+
+    Raises:
+        IntegrityError: the log's first finding.
+    """
+    fatal = ("ledger.fork", "ledger.checkpoint", "ledger.rollback")
+    log = LogReader(store, epoch.origin)
+    checkpoint = log.latest(public=public).checkpoint
+    try:
+        if checkpoint is None or any(each.rule in fatal for each in report.findings):
+            demand_whole(report)
+            return []
+        hashes: list[bytes] = []
+        for index in range(-(-checkpoint.size // TILE_WIDTH)):
+            bodies = published_bodies(
+                log, checkpoint.size, index=index, body_key=opened.keys.ledger_body
+            )
+            hashes += [leaf_hash(body.leaf) for body in bodies]
+    except (IntegrityError, MissingError):
+        demand_whole(report)
+        raise
+    if root_of(hashes) != checkpoint.root:
+        demand_whole(report)
+    return hashes
 
 
 def copied(
@@ -120,11 +168,11 @@ def copied(
             raw = source.get(stat.name)
             if kind_of(stat.name) != "ledger":
                 verify(stat.name, raw)
-            target.put(stat.name, raw)
         except KeepError as error:
             if not isinstance(error, MissingError):
                 damaged.append(f"{stat.name}: {error.code}")
             continue
+        target.put(stat.name, raw)  # what the target cannot take ends the recovery
         count += 1
         size_bytes += len(raw)
         progress(len(raw))
@@ -140,11 +188,13 @@ class Backed:
         committed: number of the last head that the ledger knows; above `head.number` when
             something was committed after the last backup.
         lost: what was admitted after that head, as (name, version).
+        lost_ns: when the first of it was admitted; 0 for nothing.
     """
 
     head: Head
     committed: int
     lost: tuple[tuple[str, int], ...]
+    lost_ns: int = 0
 
 
 def backed(store: Store, opened: Unlocked, entries: Iterable[Entry]) -> Backed:
@@ -160,15 +210,18 @@ def backed(store: Store, opened: Unlocked, entries: Iterable[Entry]) -> Backed:
     committed = 0
     pending: list[tuple[str, int]] = []
     lost: list[tuple[str, int]] = []
+    lost_ns = 0
     for entry in entries:
         if entry.kind == "model.admitted":
             pending.append((str(entry.facts.get("model")), int(str(entry.facts.get("version")))))
         elif entry.kind == "vault.committed":
             number = entry.facts.get("head")
             committed = number if isinstance(number, int) else committed
-            lost += pending if committed > head.number else []
+            if committed > head.number:
+                lost += pending
+                lost_ns = lost_ns or entry.at_ns
             pending = []
-    return Backed(head=head, committed=committed, lost=tuple(lost))
+    return Backed(head=head, committed=committed, lost=tuple(lost), lost_ns=lost_ns)
 
 
 def _whole_head(store: Store, opened: Unlocked) -> Head:

@@ -104,7 +104,9 @@ def resolved(reference: ModelReference, snapshot: Snapshot, state: State) -> int
             hint="`modelkeep models` lists what the keep holds",
         )
     aliases = {
-        alias: version for model, alias, version in state.aliases() if model == reference.name
+        alias: version
+        for model, alias, version in state.aliases()
+        if model == reference.name and version in versions
     }
     if not reference.selector:
         return aliases.get(DEFAULT_ALIAS, versions[-1])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from modelkeep.core.artifact import is_model_name
 from modelkeep.core.errors import MissingError, UsageError
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.keep import OpenKeep, record
 from modelkeep.gate.authn import new_token
 
-SCOPE_FAMILIES = ("infer", "metrics")
+WIDE_SCOPES = ("metrics", "infer:*")
+EXPIRES_NS_END = 2**63  # State keeps it in 64 signed bits
 
 
 def created_token(
@@ -18,7 +20,7 @@ def created_token(
     """Make an API key; return its id and its text, which exists nowhere else.
 
     Raises:
-        UsageError: `token.scope` or `token.principal`.
+        UsageError: `token.scope`, `token.principal` or `token.expires`.
     """
     if not principal or len(principal) > 200 or not principal.isprintable():
         raise UsageError(
@@ -27,12 +29,18 @@ def created_token(
             hint="`modelkeep tokens new alice`",
         )
     for scope in scopes:
-        if scope.partition(":")[0] not in SCOPE_FAMILIES:
+        if not _is_scope(scope):
             raise UsageError(
                 "token.scope",
-                f"{scope!r} is no scope",
+                f"{scope[:120]!r} is no scope",
                 hint="use infer:MODEL, infer:* or metrics",
             )
+    if not 0 <= expires_ns < EXPIRES_NS_END:
+        raise UsageError(
+            "token.expires",
+            "the key's expiry is no moment that can be kept",
+            hint="give nanoseconds since 1970, or 0 for never",
+        )
     text, token = new_token(
         keep.entropy, principal=principal, scopes=tuple(scopes), expires_ns=expires_ns
     )
@@ -65,3 +73,8 @@ def revoked_token(keep: OpenKeep, token_id: str) -> None:
         )
     if not known[token_id].revoked:
         record(keep, "token.revoked", {"token_id": token_id})
+
+
+def _is_scope(scope: str) -> bool:
+    family, _, model = scope.partition(":")
+    return scope in WIDE_SCOPES or (family == "infer" and is_model_name(model))

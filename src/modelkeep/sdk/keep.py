@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from modelkeep.config import Config, StoreSettings, new_config_text, parsed_config
 from modelkeep.core.artifact import (
     Canary,
     Manifest,
@@ -18,16 +15,14 @@ from modelkeep.core.artifact import (
     parsed_reference,
 )
 from modelkeep.core.entry import Entry, Fact
-from modelkeep.core.errors import KeepError, MissingError, UsageError
-from modelkeep.core.record import from_json
-from modelkeep.core.verdict import Verdict
-from modelkeep.crypto.certificates import new_authority
+from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UsageError
+from modelkeep.core.verdict import Finding, Severity, Verdict
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.admit import Admitted, Candidate, admitted, scanned
 from modelkeep.flows.backup import BackupReport, backed_up
+from modelkeep.flows.canary import parsed_canary
 from modelkeep.flows.check import CheckReport, checked
-from modelkeep.flows.create import KEEP_ID_BYTES, abandoned, created
 from modelkeep.flows.history import log_access
 from modelkeep.flows.keep import LogEpoch, OpenKeep, record
 from modelkeep.flows.ledger_read import LogAccess, healed_log, latest_checkpoint
@@ -41,10 +36,13 @@ from modelkeep.flows.registry import (
 )
 from modelkeep.flows.tokens import created_token, revoked_token
 from modelkeep.ledger.checkpoint import Checkpoint, verified_checkpoint, verifier_key
+from modelkeep.ledger.log import LogReader
 from modelkeep.ledger.verify import LogReport, verified_log
 from modelkeep.ports.state import Token
 from modelkeep.ports.store import Store
 from modelkeep.scan.settings import ScanSettings
+from modelkeep.sdk.creation import create_keep
+from modelkeep.sdk.files import mapped, private_copy
 from modelkeep.sdk.service import Service
 from modelkeep.wiring import (
     KeepFolder,
@@ -55,12 +53,11 @@ from modelkeep.wiring import (
     open_journal,
     open_keep,
     passphrase_source,
-    stores_of,
+    removed_state,
     write_file,
 )
 
 DEFAULT_ACTOR = "sdk"
-MAIN_STORE = StoreSettings(label="main", path="stores/main")
 
 
 class Keep:
@@ -118,7 +115,7 @@ class Keep:
         """
         secret = _as_secret(passphrase)
         folder = _folder(path, world)
-        _create(folder, secret, stores or {}, host=host, port=port, argon2=argon2)
+        create_keep(folder, secret, stores or {}, host=host, port=port, argon2=argon2)
         return cls(path, passphrase=secret, actor=actor, world=world)
 
     @property
@@ -130,6 +127,19 @@ class Keep:
     def opened(self) -> OpenKeep:
         """What the flows work on."""
         return self._open
+
+    @classmethod
+    def rebuild_state(
+        cls, path: str | Path, *, passphrase: str | Secret, actor: str = DEFAULT_ACTOR
+    ) -> Self:
+        """Make State anew from the ledger, and open the keep.
+
+        Raises:
+            UnavailableError: `state.served`, while a gateway reads it.
+        """
+        secret = _as_secret(passphrase)
+        removed_state(KeepFolder(Path(path)), passphrase_source(secret))
+        return cls(path, passphrase=secret, actor=actor)
 
     def admit(
         self,
@@ -149,7 +159,7 @@ class Keep:
         """
         if base:
             parsed_reference(base)
-        with mapped(Path(file)) as raw:
+        with private_copy(Path(file)) as raw:
             return admitted(
                 self._open,
                 Candidate(
@@ -231,10 +241,14 @@ class Keep:
         self._await_gateway()
 
     def backup(
-        self, *, progress: Callable[[int], None] = lambda _: None
+        self, *, fresh: Collection[str] = (), progress: Callable[[int], None] = lambda _: None
     ) -> tuple[BackupReport, ...]:
-        """Bring every other store up to the first one; prove that each would do alone."""
-        return backed_up(self._open, progress=progress)
+        """Bring every other store up to the first one, and check that it holds all it needs.
+
+        Args:
+            fresh: labels of stores that may be empty: replacements, filled from nothing.
+        """
+        return backed_up(self._open, fresh=fresh, progress=progress)
 
     def check(
         self,
@@ -257,7 +271,7 @@ class Keep:
         return self._open.history(start)
 
     def verify_ledger(
-        self, *, store: str = "", expected: bytes = b"", repair: bool = False
+        self, *, store: str = "", expected: bytes | None = None, repair: bool = False
     ) -> tuple[tuple[str, LogReport], ...]:
         """Verify every object of every log in every store (or in one).
 
@@ -268,18 +282,17 @@ class Keep:
         Returns:
             (store label, report) per store and log.
         """
-        if expected:
+        if expected is not None:
             self._demand_expected(expected)
         stores = self._named_stores(store)
         found = []
         for each in stores:
-            for epoch in self._open.epochs:
+            for epoch in self._published():
                 report = self._verified(each, epoch, expected)
-                if report is not None and repair and not report.is_whole:
+                if repair and not report.is_whole:
                     self._heal_log(each, epoch)
                     report = self._verified(each, epoch, expected)
-                if report is not None:
-                    found.append((each.label, report))
+                found.append((each.label, report))
         return tuple(found)
 
     def checkpoint(self) -> Checkpoint:
@@ -347,7 +360,15 @@ class Keep:
             hint=f"stores: {', '.join(each.label for each in self._open.stores)}; or a folder",
         )
 
-    def _verified(self, store: Store, epoch: LogEpoch, expected: bytes) -> LogReport | None:
+    def _published(self) -> tuple[LogEpoch, ...]:
+        """The logs of which some store holds a checkpoint; a new one is published at the end."""
+        return tuple(
+            epoch
+            for epoch in self._open.epochs
+            if any(LogReader(store, epoch.origin).checkpoint_sizes() for store in self._open.stores)
+        )
+
+    def _verified(self, store: Store, epoch: LogEpoch, expected: bytes | None) -> LogReport:
         access = self._access(store, epoch)
         at_least = None
         if expected and _origin_of(expected) == epoch.origin:
@@ -360,8 +381,22 @@ class Keep:
                 body_key=access.body_key,
                 at_least=at_least,
             )
-        except MissingError:
-            return None  # nothing was published to this store yet
+        except (IntegrityError, MissingError) as error:
+            nothing = Finding(
+                rule=error.code,
+                severity=Severity.HIGH,
+                subject=epoch.origin,
+                evidence=error.message,
+            )
+            return LogReport(
+                origin=epoch.origin,
+                size=0,
+                root=b"",
+                objects=0,
+                bodies_checked=False,
+                findings=(nothing,),
+                findings_total=1,
+            )
 
     def _demand_expected(self, expected: bytes) -> None:
         origins = [epoch.origin for epoch in self._open.epochs]
@@ -392,78 +427,6 @@ def scan(path: str | Path, settings: ScanSettings | None = None) -> Verdict:
         return scanned(Path(path).name, raw, settings or ScanSettings())
 
 
-@contextmanager
-def mapped(path: Path) -> Iterator[memoryview]:
-    """A file as a read-only memory map, so that size costs no memory.
-
-    Raises:
-        MissingError: `file.missing`.
-        UsageError: `file.read`.
-    """
-    try:
-        with path.open("rb") as stream:
-            if os.fstat(stream.fileno()).st_size == 0:
-                yield memoryview(b"")
-                return
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as whole:
-                view = memoryview(whole)
-                try:
-                    yield view
-                finally:
-                    view.release()
-    except FileNotFoundError as error:
-        raise MissingError("file.missing", f"there is no file {path}") from error
-    except OSError as error:
-        raise UsageError("file.read", f"cannot read {path}: {error.strerror}") from error
-
-
-def _create(
-    folder: KeepFolder,
-    passphrase: Secret,
-    stores: Mapping[str, str | Path],
-    *,
-    host: str,
-    port: int,
-    argon2: Argon2Settings | None,
-) -> None:
-    """Write order: see `flows.create`; the mark first, modelkeep.toml last, then the mark goes."""
-    disk, entropy, clock = folder.world.disk, folder.world.entropy, folder.world.clock
-    if disk.size(folder.config_path) is not None:
-        raise UsageError(
-            "keep.exists", f"{folder.path} is a keep already", hint="use it, or name another folder"
-        )
-    disk.make_folder(folder.path)
-    keep_id = entropy.random_bytes(KEEP_ID_BYTES).hex()
-    settings = (
-        MAIN_STORE,
-        *(StoreSettings(label=label, path=str(Path(at).resolve())) for label, at in stores.items()),
-    )
-    text = new_config_text(keep_id=keep_id, stores=settings, host=host, port=port).encode()
-    config = parsed_config(text, what="the new configuration")
-    _remove_abandoned(folder, config)
-    write_file(disk, folder.pending_file, keep_id.encode())
-    authority = new_authority(keep_id=keep_id, now_ns=clock.now_ns())
-    created(
-        stores_of(folder, config),
-        keep_id=keep_id,
-        source=passphrase_source(passphrase, argon2 or config.argon2),
-        authority=authority,
-        config=text,
-        entropy=entropy,
-    )
-    write_file(disk, folder.ca_pem_path, authority.certificate)
-    write_file(disk, folder.config_path, text)
-    disk.unlink(folder.pending_file)
-
-
-def _remove_abandoned(folder: KeepFolder, config: Config) -> None:
-    disk = folder.world.disk
-    if disk.size(folder.pending_file) is not None:
-        former = disk.read(folder.pending_file).decode("ascii", errors="replace")
-        for store in stores_of(folder, config):
-            abandoned(store, former)
-
-
 def _folder(path: str | Path, world: World | None) -> KeepFolder:
     return KeepFolder(Path(path)) if world is None else KeepFolder(Path(path), world)
 
@@ -472,7 +435,7 @@ def _canary(canary: Canary | str | Path | None) -> Canary | None:
     if canary is None or isinstance(canary, Canary):
         return canary
     with mapped(Path(canary)) as raw:
-        return from_json(Canary, bytes(raw), what=str(canary))
+        return parsed_canary(bytes(raw), what=str(canary))
 
 
 def _as_secret(passphrase: str | Secret) -> Secret:

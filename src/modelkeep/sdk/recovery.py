@@ -50,6 +50,8 @@ from modelkeep.wiring import KeepFolder, folder_store, passphrase_source, write_
 PROBE_S = 600
 ACTOR = "recovery"
 DRILL_CONTEXT = "drill"
+# What the mark of a recovery that is under way says.
+PENDING = b"recovery"
 
 
 class Probe(Record, frozen=True):
@@ -71,7 +73,8 @@ class DrillResult(Record, frozen=True):
         entries: ledger entries that survived.
         damaged: objects of the surviving store that could not be copied.
         lost: models that were admitted after the last backup, and aliases that had to move.
-        missed: what missed its objective; empty when every objective was met.
+        missed: objectives that were missed, models that are lost, objects that are damaged; empty
+            when all came back in time.
     """
 
     kind: str
@@ -137,11 +140,12 @@ def recovered(
         told(watch.laps()[-1])
         return at_s
 
-    if folder.world.disk.size(folder.config_path) is not None:
-        raise UsageError("recover.exists", f"{plan.target} is a keep already; it is not replaced")
+    _demand_free(folder)
     restored = restored_folder(plan, folder, lap)
     with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
         last_ns = _current_ns(keep, plan, restored.was, started_ns)
+        if restored.lost:  # all since the first commit that did not come over is lost
+            last_ns = min(last_ns, restored.lost_ns)
         moved = _moved_aliases(keep)
         probe_id, key = keep.new_token(
             "recovery-probe", expires_ns=clock.now_ns() + PROBE_S * NS_PER_S
@@ -169,10 +173,36 @@ def recovered(
         with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
             keep.revoke_token(probe_id)
             keep.record_drill(result_facts(result, keep.opened.keys.signer))
+        folder.world.disk.unlink(folder.pending_file)
+        folder.world.disk.sync_folder(folder.path)
     except BaseException:
         service.stop()
         raise
     return result, service
+
+
+def _demand_free(folder: KeepFolder) -> None:
+    """Check that the target is free; what a recovery that failed left there is begun anew.
+
+    Raises:
+        UsageError: `recover.exists`, when the target is a keep.
+    """
+    disk = folder.world.disk
+    is_ours = disk.size(folder.pending_file) is not None and disk.read(
+        folder.pending_file
+    ).startswith(PENDING)
+    if not is_ours:
+        if disk.size(folder.config_path) is not None:
+            raise UsageError(
+                "recover.exists",
+                f"{folder.path} is a keep already; it is not replaced",
+                hint="name another folder, or remove this one",
+            )
+        return
+    stores = folder.path / "stores"
+    for path, _ in disk.walk(folder.path):  # objects stay: they are proven again
+        if stores not in path.parents and path != folder.pending_file:
+            disk.unlink(path)
 
 
 def drilled(keep: Keep, *, told: Callable[[Lap], None] = lambda _: None) -> DrillResult:
@@ -232,6 +262,7 @@ class Restored:
     size_bytes: int
     damaged: tuple[str, ...]
     lost: tuple[str, ...]
+    lost_ns: int
 
 
 def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float]) -> Restored:
@@ -256,6 +287,7 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
     )
     lap("ledger verified")
     disk.make_folder(folder.path)
+    write_file(disk, folder.pending_file, PENDING)
     after = parsed_config(text, what="the recovered configuration")
     main = folder_store(folder.store_path(after.stores[0]), after.stores[0].label, disk)
     done = copied(survivor, main, verify=lambda name, raw: demand_object(opened, name, raw))
@@ -269,8 +301,9 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
         was=was,
         objects=done.objects,
         size_bytes=done.size_bytes,
-        damaged=done.damaged,
+        damaged=done.damaged + was.damaged,
         lost=tuple(f"{name}:{version}" for name, version in had.lost),
+        lost_ns=had.lost_ns,
     )
 
 
@@ -308,7 +341,13 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
             )
         text = text.replace(f'"{others[0].path}"', f'"{here}"')
     if plan.port is not None:
-        text = re.sub(r"(?m)^port = \d+$", f"port = {plan.port}", text)
+        text = re.sub(r"(?m)^(\s*port\s*=\s*)\d+", rf"\g<1>{plan.port}", text)
+        if parsed_config(text.encode(), what="the new port").serve.port != plan.port:
+            raise UsageError(
+                "recover.port",
+                "the stored modelkeep.toml sets no port that could be replaced",
+                hint="recover without --port, then edit [serve] in modelkeep.toml",
+            )
     return text.encode()
 
 
@@ -367,7 +406,13 @@ def _probe(client: Client, name: str, manifest: Manifest) -> Probe:
         return Probe(model=name, is_proven=False)
     got = model.predict({each.name: _array(each) for each in canary.inputs})
     for each in canary.outputs:
-        if not np.allclose(got[each.name], _array(each), rtol=0, atol=canary.tolerance):
+        answer = got.get(each.name)
+        wanted = _array(each)
+        if (
+            answer is None
+            or answer.shape != wanted.shape
+            or not np.allclose(answer, wanted, rtol=0, atol=canary.tolerance)
+        ):
             raise IntegrityError(
                 "recover.answer", f"{name} answers its canary call wrongly ({each.name})"
             )
@@ -404,7 +449,11 @@ def _result(
         source=plan.source.name,
         measure=measure,
         objectives=objectives,
-        missed=tuple(finding.evidence for finding in assessed(measure, objectives)),
+        missed=(
+            *(finding.evidence for finding in assessed(measure, objectives)),
+            *(f"{name} was admitted after the last backup and is lost" for name in restored.lost),
+            *(f"damaged in the surviving store: {name}" for name in restored.damaged),
+        ),
         laps=laps,
         probes=probes,
         objects=restored.objects,

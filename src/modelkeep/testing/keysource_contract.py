@@ -10,7 +10,8 @@ from modelkeep.core.errors import IntegrityError, RefusedError
 from modelkeep.crypto.secret import Secret
 from modelkeep.ports.keysource import KeySource
 
-KEY = Secret(bytes(range(32)))
+RAW = bytes(range(32))
+KEY = Secret(RAW)
 
 
 class KeySources(Protocol):
@@ -30,8 +31,8 @@ class KeySourceContract:
 
     def test_the_wrapped_bytes_do_not_show_the_key(self, sources: KeySources) -> None:
         wrapped = sources().wrap(KEY)
-        assert KEY.reveal() not in wrapped
-        assert KEY.reveal().hex().encode() not in wrapped
+        assert RAW not in wrapped
+        assert RAW.hex().encode() not in wrapped
 
     def test_wrapping_twice_gives_different_bytes(self, sources: KeySources) -> None:
         source = sources()

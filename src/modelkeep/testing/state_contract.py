@@ -9,6 +9,8 @@ import pytest
 from modelkeep.core.entry import Entry, Fact
 from modelkeep.ports.state import Applied, State
 
+A, B, C = "a", "b", "c"  # ids of keys
+
 
 class Opened(Protocol):
     """Opens the same State, again and again; each time over a connection of its own."""
@@ -65,7 +67,7 @@ class StateContract:
 
     def test_tokens_are_ordered_by_id_and_revoked_ones_stay(self, opened: Opened) -> None:
         state = opened()
-        state.apply(0, [made("b"), made("a"), made("c"), entry("token.revoked", token_id="b")])
+        state.apply(0, [made("b"), made("a"), made("c"), entry("token.revoked", token_id=B)])
         assert [(each.token_id, each.revoked) for each in state.tokens()] == [
             ("a", False),
             ("b", True),
@@ -91,7 +93,7 @@ class StateContract:
         story = [
             made("a"),
             entry("alias.set", model="m", alias="prod", version=1),
-            entry("token.revoked", token_id="a"),
+            entry("token.revoked", token_id=A),
             entry("vault.committed", head=1, snapshot="s"),
         ]
         state.apply(0, story)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from modelkeep.core.errors import IntegrityError, MissingError
+from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.core.names import content_name, series_name, series_number
 from modelkeep.core.record import Record, from_json, to_json
 from modelkeep.crypto.aead import opened_blob, sealed_blob
@@ -144,7 +144,7 @@ def latest(type_: type[N], store: Store, kind: str, *, public: bytes) -> Latest[
     for name in member_names(store, kind):
         try:
             member = opened_member(type_, name, store.get(name), kind=kind, public=public)
-        except IntegrityError:
+        except (IntegrityError, UnavailableError):
             skipped.append(name)
             continue
         return Latest(member=member, skipped=tuple(skipped))
