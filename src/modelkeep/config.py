@@ -20,6 +20,7 @@ from modelkeep.vault.settings import VaultSettings
 
 CONFIG_NAME = "modelkeep.toml"
 KEY_SOURCES = ("passphrase",)
+_KEEP_ID = re.compile(r"[0-9a-f]{16}")
 _LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -146,7 +147,7 @@ def _demand_sound(config: Config, what: str) -> None:
             any(_LABEL.fullmatch(label) is None for label in labels),
             "a store's label is lower-case letters, digits, '.', '_' and '-'",
         ),
-        (len(config.keep_id) != 16, "keep_id is not 16 hex digits"),
+        (_KEEP_ID.fullmatch(config.keep_id) is None, "keep_id is not 16 hex digits in lower case"),
         (config.keys.source not in KEY_SOURCES, f"keys.source is none of {KEY_SOURCES}"),
         (not 0 <= config.serve.port <= 65535, "serve.port is not between 0 and 65535"),
         (not 1 <= config.serve.replicas <= 64, "serve.replicas is not between 1 and 64"),
@@ -158,7 +159,7 @@ def _demand_sound(config: Config, what: str) -> None:
         ),
         *(
             (not 0 < value < math.inf, f"{table}.{key} is not a number above zero")
-            for table in ("objectives", "gate", "ledger", "scan")
+            for table in ("argon2", "objectives", "gate", "ledger", "scan")
             for key, value in as_plain(getattr(config, table)).items()
             if isinstance(value, int | float)
         ),

@@ -31,6 +31,7 @@ PROCESS_BOUNDARIES = {
     "cli/demo_acts.py": "whatever onnxruntime raises, it did not load the file",
     "cli/demo_disaster.py": "counts every failed call, whatever failed it",
     "cli/main.py": "says that this is a bug, with the traceback; exit status 70",
+    "workers/publishing.py": "a store's thread says what failed and goes on",
     "web/http1.py": "answers 500 where the gateway itself is wrong",
 }
 
@@ -42,6 +43,7 @@ MAY_REVEAL = {
     "adapters/keysource_passphrase.py": "wraps the root under the passphrase's key",
     "crypto/certificates.py": "loads the keys that certificates are signed with",
     "flows/create.py": "wraps the root for the stores",
+    "flows/recover.py": "keys the salt of a snapshot that must come out the same twice",
     "ledger/entry.py": "keys the commitments of entries",
     "vault/check.py": "checks the chunks' ids",
     "vault/commit.py": "keys the chunks' ids",

@@ -33,7 +33,7 @@ def destroyed(scene):
         path.unlink()
 
 
-def recovered(scene, *, passphrase=PASSPHRASE, expected=b""):
+def recovered(scene, *, passphrase=PASSPHRASE, expected=None):
     plan = Plan(
         target=scene.keep_path,
         source=scene.offsite,

@@ -28,7 +28,12 @@ _Batch = tuple[list[bytes], list["asyncio.Future[int]"]]
 
 
 class CallJournal:
-    """An awaitable front of a Journal, for one event loop."""
+    """An awaitable front of a Journal, for one event loop.
+
+    Args:
+        on_batch: called after each fsync with its records and seconds.
+        on_foreign: called when somebody else wrote to the journal; it takes nothing any more.
+    """
 
     def __init__(
         self,
@@ -36,10 +41,12 @@ class CallJournal:
         *,
         name: str,
         on_batch: Callable[[int, float], None] = lambda _records, _seconds: None,
+        on_foreign: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self._journal = journal
         self._on_batch = on_batch
+        self._on_foreign = on_foreign
         self._loop = asyncio.get_running_loop()
         self._frames: list[bytes] = []
         self._futures: list[asyncio.Future[int]] = []
@@ -111,6 +118,8 @@ class CallJournal:
         self._hand_over()  # the disk is to work while the answers leave
         if failure is None:
             self._on_batch(len(futures), seconds)
+        elif failure.code == "journal.foreign":
+            self._on_foreign()
         for position, future in enumerate(futures, first):
             if future.done():
                 continue

@@ -157,7 +157,7 @@ class RealDisk:
     def size(self, path: Path) -> int | None:
         try:
             return path.stat().st_size
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def walk(self, folder: Path) -> list[tuple[Path, int]]:
@@ -183,11 +183,11 @@ def write_replacing(disk: Disk, path: Path, raw: bytes | memoryview) -> None:
     bytes or the new ones, and at most a temporary file beside them.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.tmp")
-    disk.create(temporary, raw)
     try:
+        disk.create(temporary, raw)
         disk.sync(temporary)
         disk.rename(temporary, path)
-    except OSError:
+    except OSError:  # a full disk too: what it took is removed
         disk.unlink(temporary)
         raise
     disk.sync_folder(path.parent)

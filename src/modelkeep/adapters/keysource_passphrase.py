@@ -46,10 +46,13 @@ class PassphraseSource:
             raise IntegrityError("keysource.kdf", f"unknown key derivation {parts.kdf[:40]!r}")
         stretched = key_from_passphrase(self._passphrase, salt=parts.salt, settings=parts.settings)
         try:
-            return Secret(opened_blob(stretched, parts.box, purpose=_PURPOSE))
+            key = Secret(opened_blob(stretched, parts.box, purpose=_PURPOSE))
         except IntegrityError as error:
             raise RefusedError(
                 "keys.passphrase",
                 "this passphrase does not open the keep",
                 hint="check the passphrase; a damaged root key looks the same (try another store)",
             ) from error
+        if to_json(parts) != wrapped:  # base64 has spare bits: accept the one form that we write
+            raise IntegrityError("keysource.form", "the wrapped root key was changed")
+        return key

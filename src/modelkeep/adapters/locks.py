@@ -9,7 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modelkeep.adapters.disk import RealDisk
 from modelkeep.core.errors import UnavailableError
+
+# How long a writer waits for the one before it, which may still drain.
+PREDECESSOR_WAIT_S = 30.0
 
 
 @contextmanager
@@ -31,6 +35,26 @@ def held(path: Path, *, wait_s: float, what: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def sole_writer(journal_folder: Path, *, wait_s: float = PREDECESSOR_WAIT_S) -> Iterator[None]:
+    """Hold the lock beside a journal's folder: whoever writes there keeps it for life.
+
+    A process that lost its supervisor still drains and appends; its successor waits here.
+
+    Raises:
+        UnavailableError: `lock.held`.
+    """
+    RealDisk().make_folder(journal_folder.parent)
+    what = f"another process writes the journal {journal_folder.name}"
+    with held(journal_lock(journal_folder), wait_s=wait_s, what=what):
+        yield
+
+
+def journal_lock(journal_folder: Path) -> Path:
+    """The lock file of a journal's folder."""
+    return journal_folder.with_name(f"{journal_folder.name}.lock")
 
 
 def is_held(path: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+from contextlib import suppress
 
 from modelkeep.core.errors import UnavailableError
 
@@ -48,8 +49,13 @@ class MemoryFile:
         return self._fd
 
     def dropped(self) -> None:
-        """Give everything up, unsealed."""
-        self._unmap()
+        """Give everything up, unsealed, even while somebody still looks at its bytes.
+
+        The traceback of what went wrong may hold slices of the view; the last one unmaps.
+        """
+        with suppress(BufferError):
+            self._unmap()
+        self._view = self._mapped = None
         os.close(self._fd)
 
     def _unmap(self) -> None:

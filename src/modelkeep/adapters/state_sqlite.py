@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, UnavailableError
@@ -36,7 +37,7 @@ class SqliteState:
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         try:
             if readonly:
-                address = f"file:{path.as_posix()}?mode=ro"
+                address = f"file:{quote(path.as_posix())}?mode=ro"
                 self._database = sqlite3.connect(address, uri=True, isolation_level=None)
             else:
                 self._database = sqlite3.connect(path, isolation_level=None)

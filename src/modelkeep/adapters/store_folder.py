@@ -10,7 +10,7 @@ from pathlib import Path
 from modelkeep.adapters.disk import Disk, RealDisk
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.core.limits import OBJECT_BYTES_MAX
-from modelkeep.core.names import checked_object_name
+from modelkeep.core.names import checked_object_name, is_object_name
 from modelkeep.ports.store import ObjectStat
 
 _TEMPORARY = ".tmp"
@@ -67,7 +67,7 @@ class FolderStore:
             raise self._unavailable("store.read", prefix, error) from error
         for path, size_bytes in found:
             name = path.relative_to(self.path).as_posix()
-            if name.startswith(prefix) and not name.startswith(_TEMPORARY):
+            if name.startswith(prefix) and is_object_name(name):  # others put files here too
                 yield ObjectStat(name=name, size_bytes=size_bytes)
 
     def stat(self, name: str) -> ObjectStat | None:

@@ -9,9 +9,9 @@ import traceback
 from collections.abc import Sequence
 
 from modelkeep import __version__
-from modelkeep.cli.parser import parser
-from modelkeep.core.errors import KeepError
-from modelkeep.core.record import to_json
+from modelkeep.cli.output import json_text, safe_text
+from modelkeep.cli.parser import WrongUsage, parser
+from modelkeep.core.errors import KeepError, UnavailableError
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -20,13 +20,24 @@ EXIT_INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
     grammar = parser()
-    options = grammar.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = grammar.parse_args(words)
+        if options.json and options.verb is None and not options.says_version:
+            grammar.error("a verb is missing")
+    except WrongUsage as leaving:
+        return _failed(leaving.error, as_json="--json" in words)
     if options.says_version:
         print(f"modelkeep {__version__}")
         return 0
     if options.verb is None:
         grammar.print_help()
         return 2
+    return _ended(options)
+
+
+def _ended(options: argparse.Namespace) -> int:
+    """Run the verb; whatever is raised becomes an exit code here."""
     try:
         return _done(options)
     except KeepError as error:
@@ -49,15 +60,22 @@ def _done(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        raise UnavailableError(
+            "system.os",
+            f"the system refused{where}: {error.strerror or error}",
+            hint="look at the path, its permissions and the space that is left",
+        ) from error
 
 
 def _failed(error: KeepError, *, as_json: bool) -> int:
     if as_json:
-        print(to_json(error.as_facts()).decode(), file=sys.stderr)
+        print(json_text(error.as_facts()), file=sys.stderr)
     else:
-        print(f"modelkeep: error: {error}", file=sys.stderr)
+        print(f"modelkeep: error: {safe_text(str(error))}", file=sys.stderr)
         if error.hint:
-            print(f"modelkeep: hint: {error.hint}", file=sys.stderr)
+            print(f"modelkeep: hint: {safe_text(error.hint)}", file=sys.stderr)
     return error.exit_status
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, print_table, progress, size_text
+from modelkeep.cli.output import print_json, print_table, progress, safe_text, size_text
 from modelkeep.core.errors import MissingError, RefusedError
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.record import as_plain
-from modelkeep.core.verdict import Decision
+from modelkeep.core.verdict import Decision, Finding, Severity, Verdict, judged
 
 if TYPE_CHECKING:
     from modelkeep.core.artifact import Port
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 def scan(options: argparse.Namespace) -> int:
     """Scan files and folders; one line (or one JSON line) per file."""
-    from modelkeep.sdk.keep import scan as scanned  # noqa: PLC0415 - `--help` need not load it
-
     worst = 0
     for path in _files(options.paths):
-        verdict = scanned(path)
+        verdict = _scanned(path)
         if verdict.decision is not Decision.ALLOW:
             worst = RefusedError.exit_status
         if options.json:
@@ -37,14 +35,37 @@ def scan(options: argparse.Namespace) -> int:
                 }
             )
             continue
-        print(f"{verdict.decision:<6} {path}")
+        print(f"{verdict.decision:<6} {safe_text(str(path))}")
         for finding in verdict.findings:
-            where = "" if finding.subject == path.name else f"{finding.subject}: "
+            where = "" if finding.subject == safe_text(path.name) else f"{finding.subject}: "
             reference = f" [{finding.reference}]" if finding.reference else ""
             print(
-                f"       {finding.severity}: {where}{finding.evidence} ({finding.rule}){reference}"
+                safe_text(
+                    f"       {finding.severity}: {where}{finding.evidence} "
+                    f"({finding.rule}){reference}"
+                )
             )
     return worst
+
+
+def _scanned(path: Path) -> Verdict:
+    """Judge one file under a name that can be shown; a pipe or a device is never opened."""
+    from modelkeep.flows.admit import scanned  # noqa: PLC0415 - `--help` need not load it
+    from modelkeep.scan.settings import ScanSettings  # noqa: PLC0415
+    from modelkeep.sdk.files import mapped  # noqa: PLC0415
+
+    subject = safe_text(path.name)
+    if not path.is_file():
+        finding = Finding(
+            rule="scan.format.special",
+            severity=Severity.HIGH,
+            subject=subject,
+            evidence="neither a regular file nor a folder; it was not opened",
+            reference="AML.T0010",
+        )
+        return judged([finding])
+    with mapped(path) as raw:
+        return scanned(subject, raw, ScanSettings())
 
 
 def admit(options: argparse.Namespace) -> int:

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelkeep.cli.output import safe_text
 from modelkeep.cli.secrets import passphrase_of
 
 if TYPE_CHECKING:
     from modelkeep.sdk.keep import Keep
 
 KEEP_VARIABLE = "MODELKEEP_KEEP"
+ACTOR_CHARS_MAX = 100
 
 
 def keep_path(options: argparse.Namespace) -> Path:
@@ -41,11 +43,11 @@ def opened(options: argparse.Namespace) -> Iterator[Keep]:
 def actor() -> str:
     """Who acts, for the ledger: the user of the operating system."""
     try:
-        return f"cli:{getpass.getuser()}"
+        return safe_text(f"cli:{getpass.getuser()}"[:ACTOR_CHARS_MAX])
     except (KeyError, OSError):
         return f"cli:{os.getuid()}"
 
 
 def warned(text: str) -> None:
     """Tell the person what went wrong without stopping anything."""
-    print(f"modelkeep: warning: {text}", file=sys.stderr)
+    print(f"modelkeep: warning: {safe_text(text)}", file=sys.stderr)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from modelkeep.core.record import to_json
+from modelkeep.core.record import as_plain, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+UNLIMITED = 100_000  # columns of a table that goes to a file or a pipe
+CELL_CHARS_MIN = 12  # a narrower column cannot be read
+_ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029]")  # JSON lets them stand; some screens obey them
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -22,20 +27,61 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: object) -> None:
     """One JSON document on one line."""
-    print(to_json(value).decode(), flush=True)
+    print(json_text(value), flush=True)
+
+
+def json_text(value: object) -> str:
+    """One JSON document on one line; a byte in a string that is no UTF-8 becomes text."""
+    try:
+        text = to_json(value).decode()
+    except UnicodeEncodeError:
+        text = to_json(_encodable(as_plain(value))).decode()
+    return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def safe_text(text: str) -> str:
+    """The text without what a terminal would obey: nothing in it can forge a line or a colour."""
+    return text if text.isprintable() else "".join(map(_safe, text))
+
+
+def _safe(char: str) -> str:
+    """One character; a byte that was no UTF-8 comes as a lone surrogate U+DC80 to U+DCFF."""
+    if char.isprintable():
+        return char
+    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else ascii(char)[1:-1]
+
+
+def _encodable(plain: object) -> object:
+    if isinstance(plain, str):
+        return "".join(_safe(char) if "\ud800" <= char <= "\udfff" else char for char in plain)
+    if isinstance(plain, dict):
+        return {_encodable(key): _encodable(value) for key, value in plain.items()}
+    if isinstance(plain, list | tuple):
+        return [_encodable(each) for each in plain]
+    return plain
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table for people; nothing but its head when there are no rows."""
+    """A table for people; nothing but its head when there are no rows.
+
+    The first column names the row and has to be typed again: it is never cut or wrapped.
+    """
     from rich.table import Table  # noqa: PLC0415 - see `console`
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
-    console().print(table)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0)
+    cells = [[Text(safe_text(str(cell))) for cell in row] for row in rows]
+    for row_cells in cells:
+        table.add_row(*row_cells)
+    screen = console()
+    width = UNLIMITED
+    if sys.stdout.isatty():
+        first = max([len(columns[0]), *(row_cells[0].cell_len for row_cells in cells)])
+        width = max(screen.width, first + (len(columns) - 1) * (CELL_CHARS_MIN + 2))
+    screen.width = width  # `print` would take no more than the screen has
+    screen.print(table)
 
 
 @contextmanager

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
+
+from modelkeep.core.errors import UsageError
 
 EXIT_CODES = """exit codes:
   0 done   2 wrong usage or configuration   3 refused by a policy   4 bytes are not what they claim
@@ -31,6 +34,28 @@ class Verb:
     examples: tuple[str, ...]
     add: Adder
     needs_keep: bool = True
+
+
+class WrongUsage(SystemExit):
+    """Ends the process as argparse does, unless somebody asks for the error first."""
+
+    def __init__(self, error: UsageError) -> None:
+        super().__init__(error.exit_status)
+        self.error = error
+
+
+class Grammar(argparse.ArgumentParser):
+    """A parser whose complaints are errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            WrongUsage: always, with the UsageError `usage.arguments`.
+        """
+        vars(self)["color"] = False  # Python 3.14 paints the usage
+        usage = " ".join(self.format_usage().split())
+        raise WrongUsage(UsageError("usage.arguments", message, hint=usage))
 
 
 def _nothing(_: argparse.ArgumentParser) -> None:
@@ -360,8 +385,8 @@ GROUPS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Build the whole grammar; imports nothing but argparse."""
-    top = argparse.ArgumentParser(
+    """Build the whole grammar; imports next to nothing."""
+    top = Grammar(
         prog="modelkeep",
         description="Keep AI models safe, private and recoverable while they are being served.",
         epilog=EXIT_CODES,
@@ -372,7 +397,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _shared(top, is_top=True)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    groups: dict[str, argparse._SubParsersAction[argparse.ArgumentParser]] = {}
+    groups: dict[str, argparse._SubParsersAction[Grammar]] = {}
     for verb in VERBS:
         noun, _, below = verb.name.partition(" ")
         into = verbs

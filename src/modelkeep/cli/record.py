@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import deque
 
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json
+from modelkeep.cli.output import print_json, safe_text
 from modelkeep.core.entry import Entry
-from modelkeep.core.errors import IntegrityError, MissingError
+from modelkeep.core.errors import IntegrityError, MissingError, UsageError
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.record import as_plain
+
+POSITION_DIGITS_MAX = 18  # positions are 64-bit numbers
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -47,7 +50,7 @@ def verify(options: argparse.Namespace) -> int:
                 f"{report.objects} objects, root {report.root.hex()[:16]}…"
             )
             for finding in report.findings:
-                print(f"  {finding.severity}: {finding.subject}: {finding.evidence}")
+                print(safe_text(f"  {finding.severity}: {finding.subject}: {finding.evidence}"))
     return 0 if is_whole else IntegrityError.exit_status
 
 
@@ -60,7 +63,7 @@ def tail(options: argparse.Namespace) -> int:
                 for index, entry in keep.entries()
                 if entry.kind.startswith(options.kind)
             ),
-            maxlen=max(options.last, 0),
+            maxlen=min(max(options.last, 0), sys.maxsize),
         )
     for index, entry in last:
         if options.json:
@@ -73,7 +76,9 @@ def tail(options: argparse.Namespace) -> int:
 def entry_line(index: int, entry: Entry) -> str:
     """One entry on one line."""
     facts = "  ".join(f"{key}={_shown(value)}" for key, value in entry.facts.items())
-    return f"{index:>6}  {rfc3339(entry.at_ns)}  {entry.kind:<18} {entry.actor:<12} {facts}"
+    return safe_text(
+        f"{index:>6}  {rfc3339(entry.at_ns)}  {entry.kind:<18} {entry.actor:<12} {facts}"
+    )
 
 
 def checkpoint(options: argparse.Namespace) -> int:
@@ -90,6 +95,10 @@ def checkpoint(options: argparse.Namespace) -> int:
 
 def prove(options: argparse.Namespace) -> int:
     """Prove that one call was recorded."""
+    if len(options.receipt.rpartition(":")[2]) > POSITION_DIGITS_MAX:
+        raise UsageError(
+            "receipt.form", f"{options.receipt[:80]!r} is no receipt", hint="gateway-0-0:17"
+        )
     with opened(options) as keep:
         proof = keep.prove(options.receipt)
     if options.json:

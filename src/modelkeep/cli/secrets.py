@@ -63,5 +63,5 @@ def _from_descriptor(fd: int) -> bytes:
     try:
         with os.fdopen(fd, "rb") as stream:
             return stream.read(PASSPHRASE_BYTES_MAX + 2)
-    except OSError as error:
-        raise UsageError("passphrase.fd", f"descriptor {fd}: {error.strerror}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError("passphrase.fd", f"cannot read descriptor {fd}: {error}") from error

@@ -6,18 +6,23 @@ import argparse
 import datetime
 import json
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import keep_path, opened
 from modelkeep.cli.output import print_json, size_text
 from modelkeep.cli.secrets import passphrase_of
-from modelkeep.core.errors import IntegrityError, MissingError, UsageError
+from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UsageError
 from modelkeep.core.instant import NS_PER_S
 
 if TYPE_CHECKING:
     from modelkeep.drill.stopwatch import Lap
+    from modelkeep.sdk.keep import Keep
     from modelkeep.sdk.recovery import DrillResult
+    from modelkeep.wiring import KeepFolder
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -45,13 +50,17 @@ def status(options: argparse.Namespace) -> int:
         facts = {
             "keep_id": keep.keep_id,
             "served": is_served(folder),
-            "service": _service(folder.service_file.read_bytes() if is_served(folder) else b""),
+            "service": _service(folder) if is_served(folder) else None,
             "head": applied.head,
             "entries": applied.entries,
             "models": [f"{each.name}:{each.version}" for each in keep.models()],
             "aliases": [f"{m}:{a} -> {v}" for m, a, v in keep.opened.state.aliases()],
             "stores": [
-                {"label": store.label, "head": _head(keep, number)}
+                {
+                    "label": store.label,
+                    "head": _head(keep, number),
+                    "current_s": _current_s(keep, number),
+                }
                 for number, store in enumerate(keep.opened.stores)
             ],
         }
@@ -64,12 +73,14 @@ def status(options: argparse.Namespace) -> int:
     for store in facts["stores"]:  # type: ignore[attr-defined]
         behind = applied.head - store["head"]
         state = "up to date" if behind == 0 else f"{behind} commits behind: run `modelkeep backup`"
+        if store["current_s"] is not None:
+            state += f", ledger current {store['current_s']:.1f} s ago"
         print(f"store    {store['label']}: head {store['head']}, {state}")
     running = facts["service"]
     if isinstance(running, dict):
         print(f"service  {running['url']}, {len(running['processes'])} processes")
     else:
-        print("service  not running")
+        print("service  starting" if facts["served"] else "service  not running")
     return 0
 
 
@@ -82,30 +93,40 @@ def recover(options: argparse.Namespace) -> int:
         source=options.source,
         passphrase=passphrase_of(options),
         port=options.port,
-        expected=_read(options.expect) if options.expect else b"",
-        disaster_ns=_instant_ns(options.disaster_at) if options.disaster_at else 0,
+        expected=_read(options.expect) if options.expect is not None else None,
+        disaster_ns=_instant_ns(options.disaster_at) if options.disaster_at is not None else 0,
     )
-    result, service = recovered(plan, told=lambda lap: _told(lap, as_json=options.json))
-    _print_result(result, service.url if options.serve else "", as_json=options.json)
-    if not options.serve:
-        service.stop()
-        return IntegrityError.exit_status if result.missed else 0
-    try:
-        return service.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        service.stop()
+    with _terminable():
+        result, service = recovered(plan, told=lambda lap: _told(lap, as_json=options.json))
+        try:
+            _print_result(result, service.url if options.serve else "", as_json=options.json)
+            if not options.serve:
+                return IntegrityError.exit_status if result.missed else 0
+            return service.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            service.stop()
 
 
 def drill(options: argparse.Namespace) -> int:
     """Rehearse a recovery."""
     from modelkeep.sdk.recovery import drilled  # noqa: PLC0415
 
-    with opened(options) as keep:
+    with _terminable(), opened(options) as keep:
         result = drilled(keep, told=lambda lap: _told(lap, as_json=options.json))
     _print_result(result, "", as_json=options.json)
     return IntegrityError.exit_status if result.missed else 0
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is Ctrl-C, so that what this command started ends with it, in order."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _print_result(result: DrillResult, url: str, *, as_json: bool) -> None:
@@ -129,8 +150,11 @@ def _print_result(result: DrillResult, url: str, *, as_json: bool) -> None:
         print(f"  {probe.model}: {proof}")
     for text in result.lost:
         print(f"  LOST: {text}" + ("" if " " in text else " (admitted after the last backup)"))
-    for text in (*result.damaged, *result.missed):
-        print(f"  MISSED: {text}")
+    for text in result.missed:
+        if not text.endswith("is lost"):
+            print(f"  MISSED: {text}")
+    if result.lost:
+        print("  next: admit again what is lost, then `modelkeep backup`")
     if url:
         print(f"  serving at {url}", flush=True)
 
@@ -140,10 +164,11 @@ def _told(lap: Lap, *, as_json: bool) -> None:
         print(f"  {lap.at_s:7.2f} s  {lap.name}", file=sys.stderr, flush=True)
 
 
-def _service(raw: bytes) -> object:
+def _service(folder: KeepFolder) -> object:
+    """What the supervisor says of its service; None while it starts."""
     try:
-        return json.loads(raw)
-    except ValueError:
+        return json.loads(folder.service_file.read_bytes())
+    except (OSError, ValueError):
         return None
 
 
@@ -157,6 +182,23 @@ def _head(keep: object, number: int) -> int:
         return latest(Head, store, "head", public=opened_keep.public).member.number
     except MissingError:
         return -1
+
+
+def _current_s(keep: Keep, number: int) -> float | None:
+    """How long ago a store was last stated to hold the whole ledger; None if it never was."""
+    from modelkeep.crypto.signatures import Signer  # noqa: PLC0415
+    from modelkeep.flows.alive import KIND, Alive  # noqa: PLC0415
+    from modelkeep.vault.objects import latest  # noqa: PLC0415
+
+    opened_keep = keep.opened
+    public = Signer(opened_keep.keys.ledger_seed).public
+    try:
+        statement = latest(Alive, opened_keep.stores[number], KIND, public=public).member
+    except KeepError:
+        return None
+    age_ns = opened_keep.clock.now_ns() - statement.at_ns
+    is_ours = statement.origin == opened_keep.origin and age_ns >= 0
+    return age_ns / NS_PER_S if is_ours else None
 
 
 def _instant_ns(text: str) -> int:

@@ -18,10 +18,14 @@ def checked_object_name(name: str) -> str:
     Raises:
         UsageError: `store.name`.
     """
-    parts = name.split("/")
-    if len(name) > OBJECT_NAME_BYTES_MAX or not all(map(_PART.fullmatch, parts)):
+    if not is_object_name(name):
         raise UsageError("store.name", f"{name[:80]!r} cannot name an object")
     return name
+
+
+def is_object_name(name: str) -> bool:
+    """Whether a name is one that an object may have."""
+    return len(name) <= OBJECT_NAME_BYTES_MAX and all(map(_PART.fullmatch, name.split("/")))
 
 
 def content_name(kind: str, hex_digest: str) -> str:
@@ -37,4 +41,5 @@ def series_name(kind: str, number: int) -> str:
 def series_number(name: str) -> int:
     """The number in a series member's name; -1 when it is not one."""
     digits = name.rpartition("/")[2]
-    return int(digits) if len(digits) == SERIES_DIGITS and digits.isdecimal() else -1
+    is_number = len(digits) == SERIES_DIGITS and digits.isascii() and digits.isdecimal()
+    return int(digits) if is_number else -1

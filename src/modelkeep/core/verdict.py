@@ -71,10 +71,16 @@ def judged(findings: Iterable[Finding]) -> Verdict:
         here = DECISION_BY_SEVERITY[finding.severity]
         if order.index(here) > order.index(decision):
             decision = here
-        if len(kept) < FINDINGS_MAX or finding.severity is Severity.HIGH:
-            kept.append(finding)
-    kept.sort(key=lambda found: order.index(DECISION_BY_SEVERITY[found.severity]), reverse=True)
+        kept.append(finding)
+        if len(kept) >= 2 * FINDINGS_MAX:  # bounded, and the gravest stay
+            kept.sort(key=_gravest_first)
+            del kept[FINDINGS_MAX:]
+    kept.sort(key=_gravest_first)
     return Verdict(decision=decision, findings=tuple(kept[:FINDINGS_MAX]))
+
+
+def _gravest_first(finding: Finding) -> int:
+    return -list(Severity).index(finding.severity)
 
 
 def demand_allowed(verdict: Verdict, *, subject: str) -> None:

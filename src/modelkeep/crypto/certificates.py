@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,12 +24,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from modelkeep.core.errors import UsageError
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.crypto.secret import Secret
 
 _CA_DAYS = 3650
 # The longest that public authorities may issue (CA/Browser Forum, before the 2026 reductions).
 _SERVER_DAYS = 397
+# Letters, digits, hyphens and, as many networks use them, underscores; a first label may be `*`.
+_DNS_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,26 @@ def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
-        return x509.DNSName(host)
+        return x509.DNSName(_dns_name(host))
+
+
+def _dns_name(host: str) -> str:
+    """A host's name as DNS and certificates have it: ASCII, other letters in IDNA.
+
+    Raises:
+        UsageError: `serve.hostname`.
+    """
+    try:
+        name = host.encode("idna").decode("ascii")
+    except UnicodeError:
+        name = ""
+    if _DNS_NAME.fullmatch(name) is None:
+        raise UsageError(
+            "serve.hostname",
+            f"{host!r} is no host name that a certificate can be made for",
+            hint="correct host or hostnames in [serve] of modelkeep.toml",
+        )
+    return name
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from modelkeep.core.artifact import Canary, FileEntry, Manifest, Schema, checked_model_name
 from modelkeep.core.entry import Entry
-from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
+from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError, UsageError
 from modelkeep.core.record import to_msgpack
 from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
 from modelkeep.flows.canary import demand_canary
@@ -74,14 +74,16 @@ def admitted(
 
     Raises:
         RefusedError: `verdict.hold` or `verdict.deny`.
-        UsageError: `model.name`.
+        UsageError: `model.name`, `admit.text` or `canary.*`.
     """
     checked_model_name(candidate.name)
+    _demand_text(candidate)
     verdict = scanned(candidate.file_name, candidate.raw, scan)
     _demand(keep, candidate, verdict)
     kind = identify(candidate.raw)
+    schema = schema_of(candidate.raw, kind)
     if candidate.canary is not None:
-        demand_canary(candidate.canary, schema_of(candidate.raw, kind))
+        demand_canary(candidate.canary, schema)
     entry = FileEntry(
         path=candidate.file_name,
         size_bytes=len(candidate.raw),
@@ -101,7 +103,7 @@ def admitted(
         domain=keep.domain.name,
         admitted_ns=keep.clock.now_ns(),
         files=(entry,),
-        schema=schema_of(candidate.raw, kind),
+        schema=schema,
         canary=candidate.canary,
         base=candidate.base,
         note=candidate.note,
@@ -202,6 +204,17 @@ def _record_commit(
             f"another commit took head {head} first; this one does not count",
             hint="run the same command again",
         )
+
+
+def _demand_text(candidate: Candidate) -> None:
+    """A manifest is UTF-8; what a shell hands over need not be."""
+    for what, text in (("file's name", candidate.file_name), ("note", candidate.note)):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                "admit.text", f"the {what} is not valid UTF-8", hint="rename it, or write it anew"
+            ) from error
 
 
 def _demand(keep: OpenKeep, candidate: Candidate, verdict: Verdict) -> None:

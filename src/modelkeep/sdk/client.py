@@ -236,7 +236,10 @@ def _pool(ca: str | Path | None) -> urllib3.PoolManager:
     if ca is not None:
         text = str(ca)
         pem = text if text.startswith("-----BEGIN") else _read_pem(Path(text))
-        context = ssl.create_default_context(cadata=pem)
+        try:
+            context = ssl.create_default_context(cadata=pem or "none")
+        except ssl.SSLError as error:
+            raise UsageError("client.ca", f"this is no certificate: {error.reason}") from error
     # Inference changes nothing, so a call whose connection broke is safe to repeat.
     retries = urllib3.Retry(
         total=ATTEMPTS, backoff_factor=0.1, status=0, allowed_methods=None, redirect=0
@@ -264,6 +267,20 @@ def _refusal(status: int, raw: bytes) -> KeepError:
 
 
 def _outputs(raw: bytes, headers: Mapping[str, str]) -> dict[str, Array]:
+    """Decode an answer.
+
+    Raises:
+        IntegrityError: `client.answer`, for what is no V2 answer.
+    """
+    try:
+        return _parsed_outputs(raw, headers)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(
+            "client.answer", f"the server's answer cannot be read: {type(error).__name__} {error}"
+        ) from error
+
+
+def _parsed_outputs(raw: bytes, headers: Mapping[str, str]) -> dict[str, Array]:
     head_bytes = int(headers.get("inference-header-content-length", len(raw)))
     described = json.loads(raw[:head_bytes])
     found: dict[str, Array] = {}

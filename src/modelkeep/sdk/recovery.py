@@ -101,7 +101,7 @@ class Plan:
         target: where the keep is made again.
         source: folder of the surviving store.
         port: to listen on instead of the configured one; None keeps that.
-        expected: a signed checkpoint that must be in the history; empty for none.
+        expected: a signed checkpoint that must be in the history.
         disaster_ns: when it happened; 0 for the start of the recovery.
         is_rehearsal: whether the surviving store is left as it is.
         entries: of a rehearsal: how many the keep that is rehearsed holds.
@@ -111,7 +111,7 @@ class Plan:
     source: Path
     passphrase: Secret
     port: int | None = None
-    expected: bytes = b""
+    expected: bytes | None = None
     disaster_ns: int = 0
     is_rehearsal: bool = False
     entries: int = 0
@@ -341,7 +341,7 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
             )
         text = text.replace(f'"{others[0].path}"', f'"{here}"')
     if plan.port is not None:
-        text = re.sub(r"(?m)^(\s*port\s*=\s*)\d+", rf"\g<1>{plan.port}", text)
+        text = re.sub(r"(?m)^(\s*port\s*=\s*)[0-9_]+", rf"\g<1>{plan.port}", text)
         if parsed_config(text.encode(), what="the new port").serve.port != plan.port:
             raise UsageError(
                 "recover.port",
@@ -351,8 +351,8 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
     return text.encode()
 
 
-def _expected(raw: bytes, opened: Unlocked, public: bytes) -> Checkpoint | None:
-    if not raw:
+def _expected(raw: bytes | None, opened: Unlocked, public: bytes) -> Checkpoint | None:
+    if raw is None:
         return None
     for epoch in opened.epochs:
         try:

@@ -46,19 +46,25 @@ class Service:
         reading, writing = os.pipe()
         os.write(writing, passphrase.reveal())
         os.close(writing)
+        # Closed when this process ends, however it ends: then the service ends too.
+        lifeline, self._lifeline = os.pipe()
         self._run_folder = folder / "run"
         self._run_folder.mkdir(mode=0o700, exist_ok=True)
         command = [sys.executable, "-I", "-m", "modelkeep.workers.supervisor"]
         with (self._run_folder / LOG_NAME).open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [*command, "--keep", str(folder), "--passphrase-fd", str(reading), "--json"],
-                pass_fds=(reading,),
+                [
+                    *(*command, "--keep", str(folder), "--json"),
+                    *("--passphrase-fd", str(reading), "--lifeline-fd", str(lifeline)),
+                ],
+                pass_fds=(reading, lifeline),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 process_group=0,
             )
         os.close(reading)
+        os.close(lifeline)
         facts = self._first_line()
         self.url: str = facts["url"]
         self.models: tuple[str, ...] = tuple(facts["models"])
@@ -84,6 +90,9 @@ class Service:
                 self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
     def kill(self) -> None:
         """End the supervisor at once, as a disaster would; what it started ends by itself."""

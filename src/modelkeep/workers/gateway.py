@@ -22,9 +22,10 @@ from pathlib import Path
 import uvloop
 
 from modelkeep.adapters.call_journal import CallJournal
+from modelkeep.adapters.locks import sole_writer
 from modelkeep.adapters.metrics_prometheus import CONTENT_TYPE, GatewayMeters
 from modelkeep.adapters.replica_pool import ReplicaPool
-from modelkeep.core.errors import KeepError
+from modelkeep.core.errors import IntegrityError, KeepError
 from modelkeep.flows.serve import Served, Serving
 from modelkeep.gate.authn import Keyring
 from modelkeep.gate.schema import SchemaCheck
@@ -55,6 +56,7 @@ class Gateway:
         self._state: State | None = None
         self._revision = -1
         self._keys_read_at = 0.0
+        self._status = 0
         self._loop = asyncio.get_running_loop()
         self._ends = asyncio.Event()
         self._meters = GatewayMeters()
@@ -62,6 +64,7 @@ class Gateway:
             open_journal(Path(plan.journal_folder), writable=True),
             name=plan.journal_name,
             on_batch=self._meters.batch,
+            on_foreign=self._end_without_journal,
         )
         self._pool = ReplicaPool(
             Path(plan.run_folder),
@@ -77,8 +80,8 @@ class Gateway:
         self._meters.watch_connections(lambda: self._server.connection_count)
         self._meters.watch_calls(lambda: self._serving.in_flight)
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or until the supervisor is gone."""
+    async def run(self) -> int:
+        """Serve until SIGTERM or until the supervisor is gone; the exit status."""
         for each in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(each, self._ends.set)
         self._loop.add_reader(self._plan.lifeline_fd, self._end_with_supervisor)
@@ -98,9 +101,13 @@ class Gateway:
         await self._server.stop()
         for task in tasks:
             task.cancel()
-        await self._serving.summarise()
+        try:
+            await self._serving.summarise()
+        except KeepError as error:
+            complain(f"refusals cannot be recorded: {error}")
         await self._journal.close()
         self._pool.close()
+        return self._status
 
     def _composed_serving(self) -> Serving:
         models: dict[str, dict[int, Served]] = {}
@@ -124,6 +131,12 @@ class Gateway:
 
     def _end_with_supervisor(self) -> None:
         self._loop.remove_reader(self._plan.lifeline_fd)
+        self._ends.set()
+
+    def _end_without_journal(self) -> None:
+        """No call can be answered any more; who starts us again opens the journal anew."""
+        complain("somebody else wrote to the call journal: ending")
+        self._status = IntegrityError.exit_status
         self._ends.set()
 
     # ---- keys ----------------------------------------------------------------------------------
@@ -183,9 +196,9 @@ def complain(message: str) -> None:
     print(f"modelkeep: gateway: {message}", file=sys.stderr, flush=True)  # noqa: T201  # its log
 
 
-async def serve(plan: GatewayPlan) -> None:
-    """Compose and run."""
-    await Gateway(plan).run()
+async def serve(plan: GatewayPlan) -> int:
+    """Compose and run; the exit status."""
+    return await Gateway(plan).run()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -194,8 +207,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plan-fd", type=int, required=True)
     plan = gateway_plan(parser.parse_args(arguments).plan_fd)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    uvloop.run(serve(plan))
-    return 0
+    try:
+        with sole_writer(Path(plan.journal_folder)):
+            return uvloop.run(serve(plan))
+    except KeepError as error:
+        complain(f"{error}; {error.hint}" if error.hint else str(error))
+        return error.exit_status
 
 
 if __name__ == "__main__":

@@ -152,7 +152,7 @@ def tcp_listener(host: str, port: int) -> socket.socket:
         listener.close()
         raise UnavailableError(
             "serve.port",
-            f"cannot listen on {host}:{port}: {error.strerror}",
+            f"cannot listen on {host} port {port}: {error.strerror}",
             hint="stop what listens there, or set another port in [serve] of modelkeep.toml",
         ) from error
     listener.listen(BACKLOG)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from modelkeep.adapters.memory_file import sealed_bytes
+from modelkeep.core.errors import UnavailableError
 from modelkeep.core.record import Record, to_json
 
 BACKOFF_S_MIN = 0.05
@@ -44,19 +45,33 @@ class Child:
         """Start the process with an empty environment.
 
         It is in a group of its own, so Ctrl-C reaches the supervisor only.
+
+        Raises:
+            UnavailableError: `serve.process`; the next start is put off.
         """
+        try:
+            self.process = self._started()
+        except OSError as error:
+            self._put_off()
+            raise UnavailableError(
+                "serve.process",
+                f"cannot start {self.name}: {error.strerror}",
+                hint="is there room for one more process, and memory?",
+            ) from error
+        self.started_s = time.monotonic()
+        self.starts += 1
+
+    def _started(self) -> subprocess.Popen[bytes]:
         if self._plan_fd < 0:
             self._plan_fd = sealed_bytes(f"plan-{self.name}", to_json(self.plan))
         command = [sys.executable, "-I", "-m", f"modelkeep.workers.{self.worker}"]
-        self.process = subprocess.Popen(  # noqa: S603 - our own module, no shell
+        return subprocess.Popen(  # noqa: S603 - our own module, no shell
             [*command, "--plan-fd", str(self._plan_fd)],
             pass_fds=(*self.fds, self._plan_fd),
             stdin=subprocess.DEVNULL,
             env={},
             process_group=0,
         )
-        self.started_s = time.monotonic()
-        self.starts += 1
 
     @property
     def pid(self) -> int:
@@ -78,9 +93,13 @@ class Child:
         now_s = time.monotonic()
         if now_s - self.started_s >= HEALTHY_S or self.starts == 1:
             self.backoff_s = BACKOFF_S_MIN
-        self.not_before_s = now_s + (0 if self.backoff_s == BACKOFF_S_MIN else self.backoff_s)
-        self.backoff_s = min(self.backoff_s * 2, BACKOFF_S_MAX)
+        self._put_off()
         return status
+
+    def _put_off(self) -> None:
+        pause_s = 0 if self.backoff_s == BACKOFF_S_MIN else self.backoff_s
+        self.not_before_s = time.monotonic() + pause_s
+        self.backoff_s = min(self.backoff_s * 2, BACKOFF_S_MAX)
 
     def is_due(self) -> bool:
         """Whether the process is down and may be started again."""

@@ -23,6 +23,8 @@ RETRY_S_MAX = 15.0
 ALIVE_S = 1.0
 # What waits to be recorded about stores: one line per change of state, so far under this.
 NEWS_MAX = 1000
+# Characters of a failure that nobody foresaw.
+MESSAGE_MAX = 300
 
 # (kind, facts) of an entry that the loop is to record.
 News = tuple[str, dict[str, str]]
@@ -117,6 +119,11 @@ class Publishers:
         except KeepError as error:
             if not was_failing:
                 self._tell(number, "ledger.store_failed", code=error.code, message=error.message)
+            return False
+        except Exception as error:  # noqa: BLE001  # a thread that ended would never carry again
+            if not was_failing:
+                message = f"{type(error).__name__}: {error}"[:MESSAGE_MAX]
+                self._tell(number, "ledger.store_failed", code="ledger.defect", message=message)
             return False
         report = sequencer.report(number)
         for name in report.healed:

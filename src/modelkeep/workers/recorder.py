@@ -28,6 +28,7 @@ from pathlib import Path
 
 from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.journal_file import JournalFile
+from modelkeep.adapters.locks import sole_writer
 from modelkeep.adapters.recorder_client import (
     LENGTH_BYTES,
     MESSAGE_BYTES_MAX,
@@ -293,7 +294,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plan-fd", type=int, required=True)
     plan = recorder_plan(parser.parse_args(arguments).plan_fd)
     try:
-        Recorder(plan, settings=plan.settings).run()
+        with sole_writer(Path(plan.wal_folder)):
+            Recorder(plan, settings=plan.settings).run()
     except KeepError as error:
         say(f"{error}; {error.hint}" if error.hint else str(error))
         return error.exit_status

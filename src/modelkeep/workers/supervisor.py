@@ -4,9 +4,10 @@ It is the only process of the service that sees the root (until the keyholder is
 it forgets it before the first client is served: what the others need lies in sealed memory files
 by then. It holds every listening socket, so a process that dies leaves its queue of connections
 to its successor. All other processes hold the reading end of a lifeline: when the supervisor
-dies, however it dies, they end, and the same command starts the service again.
+dies, however it dies, they end, and the same command starts the service again. A supervisor that
+was itself started by a process that should not be outlived gets such a lifeline from it.
 
-`python -m modelkeep.workers.supervisor --keep FOLDER --passphrase-fd N [--json]`
+`python -m modelkeep.workers.supervisor --keep FOLDER --passphrase-fd N [--lifeline-fd N] [--json]`
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelkeep.adapters.locks import held
+from modelkeep.adapters.locks import PREDECESSOR_WAIT_S, held
 from modelkeep.adapters.memory_file import MemoryFile
+from modelkeep.adapters.recorder_client import RecorderClient
 from modelkeep.core.entry import Entry, Fact
 from modelkeep.core.errors import KeepError, UnavailableError
 from modelkeep.core.limits import PASSPHRASE_BYTES_MAX
@@ -38,8 +40,8 @@ from modelkeep.wiring import (
     KeepFolder,
     open_keep,
     passphrase_source,
-    recorder_client,
     system_clock,
+    write_file,
 )
 from modelkeep.workers.layout import Layout, tcp_listener
 from modelkeep.workers.process import Child, stopped
@@ -49,6 +51,12 @@ READY_TIMEOUT_S = 60.0
 GRACE_S = 15.0
 # Facts that wait for a recorder that is down: one process restarting for a minute makes 40.
 UNTOLD_MAX = 1000
+# A recorder that hangs must not hold up the restart of others for long.
+TELL_S_MAX = 2.0
+NOTICE_RETRY_S = 2.0
+
+# Descriptors one of which becomes readable when the service is to end.
+Stop = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +75,41 @@ class Service:
     lifeline: int
 
 
+@dataclass(slots=True)
+class Notice:
+    """What is told of the service in a file of its run folder; a full disk only delays it."""
+
+    service: Service
+    folder: KeepFolder
+    is_current: bool = False
+    not_before_s: float = 0.0
+
+    def written_if_due(self) -> None:
+        """Write the file anew if it is outdated; after a failure not at once again."""
+        if self.is_current or time.monotonic() < self.not_before_s:
+            return
+        raw = to_json(_facts(self.service))
+        try:
+            write_file(self.folder.world.disk, self.folder.service_file, raw)
+        except KeepError as error:
+            _warn(str(error))
+            self.not_before_s = time.monotonic() + NOTICE_RETRY_S
+            return
+        self.is_current = True
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the service until SIGTERM or SIGINT; the exit status is that of the error if any."""
     parser = argparse.ArgumentParser(prog="modelkeep serve")
     parser.add_argument("--keep", type=Path, required=True)
     parser.add_argument("--passphrase-fd", type=int, required=True)
+    parser.add_argument("--lifeline-fd", type=int, default=-1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    stop = _stop_requested(options.lifeline_fd)
     try:
-        _serve(KeepFolder(options.keep), options.passphrase_fd, as_json=options.json)
+        _serve(KeepFolder(options.keep), options.passphrase_fd, stop, as_json=options.json)
     except KeepError as error:
         sys.stderr.write(f"modelkeep: error: {error}\n")
         if error.hint:
@@ -87,12 +120,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _serve(folder: KeepFolder, passphrase_fd: int, *, as_json: bool) -> None:
+def _serve(folder: KeepFolder, passphrase_fd: int, stop: Stop, *, as_json: bool) -> None:
     with os.fdopen(passphrase_fd, "rb") as stream:
         passphrase = Secret(stream.read(PASSPHRASE_BYTES_MAX).rstrip(b"\r\n"))
     folder.run_folder_ready()
     with held(folder.serve_lock, wait_s=2.0, what="this keep is being served already"):
-        stop = _stop_requested()
+        _await_predecessor(folder)
         service = _prepared(folder, passphrase)
         del passphrase
         with held(folder.ledger_lock, wait_s=30.0, what="another command writes the ledger"):
@@ -100,14 +133,23 @@ def _serve(folder: KeepFolder, passphrase_fd: int, *, as_json: bool) -> None:
                 for child in service.children:
                     child.start()
                 _await_ready(service, folder, stop)
+                notice = Notice(service, folder)
+                notice.written_if_due()
                 _announce(service, folder, as_json=as_json)
-                _watch(service, folder, stop)
+                _watch(service, notice, stop)
             finally:
                 folder.service_file.unlink(missing_ok=True)
                 for group in _stop_groups(service):
                     stopped(group, grace_s=GRACE_S)
                 for each in service.sockets:
                     each.close()
+
+
+def _await_predecessor(folder: KeepFolder) -> None:
+    """A recorder whose supervisor was killed still writes the log's last entries: let it end."""
+    for lock in sorted(folder.path.glob("ledger/wal-*.lock")):
+        with held(lock, wait_s=PREDECESSOR_WAIT_S, what="an earlier service is still ending"):
+            continue
 
 
 def _prepared(folder: KeepFolder, passphrase: Secret) -> Service:
@@ -123,7 +165,7 @@ def _prepared(folder: KeepFolder, passphrase: Secret) -> Service:
                 raise
         names = tuple(f"{each.name}:{each.version}" for each, _ in models)
         listener = tcp_listener(config.serve.host, config.serve.port)
-        url = f"https://{config.serve.host}:{listener.getsockname()[1]}"
+        url = _url(config.serve.host, listener.getsockname()[1])
         record(keep, "service.started", {"models": names, "url": url})
         reading, writing = os.pipe2(os.O_CLOEXEC)
         layout = Layout(folder, keep, config, listener, lifeline_fd=reading)
@@ -137,21 +179,25 @@ def _prepared(folder: KeepFolder, passphrase: Secret) -> Service:
         )
 
 
-def _stop_requested() -> int:
-    """A descriptor that becomes readable on SIGTERM or SIGINT."""
+def _url(host: str, port: int) -> str:
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def _stop_requested(lifeline_fd: int) -> Stop:
+    """Descriptors that become readable on SIGTERM, on SIGINT and when the lifeline breaks."""
     reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(writing)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    return reading
+    return (reading, lifeline_fd) if lifeline_fd >= 0 else (reading,)
 
 
-def _is_stopping(stop: int, wait_s: float) -> bool:
-    return bool(select.select([stop], [], [], wait_s)[0])
+def _is_stopping(stop: Stop, wait_s: float) -> bool:
+    return bool(select.select(stop, [], [], wait_s)[0])
 
 
-def _await_ready(service: Service, folder: KeepFolder, stop: int) -> None:
+def _await_ready(service: Service, folder: KeepFolder, stop: Stop) -> None:
     deadline_s = time.monotonic() + READY_TIMEOUT_S
     while not is_ready(service.url, ca_pem=folder.ca_pem_path.read_bytes()):
         for child in service.children:
@@ -167,10 +213,8 @@ def _await_ready(service: Service, folder: KeepFolder, stop: int) -> None:
 
 
 def _announce(service: Service, folder: KeepFolder, *, as_json: bool) -> None:
-    facts = _facts(service)
-    folder.service_file.write_bytes(to_json(facts))
     if as_json:
-        said = to_json({"event": "ready", **facts}).decode()
+        said = to_json({"event": "ready", **_facts(service)}).decode()
     else:
         names = ", ".join(f"{each.name}:{each.version}" for each in service.models)
         said = f"serving {names} at {service.url} (trust {folder.ca_pem_path})"
@@ -187,7 +231,7 @@ def _facts(service: Service) -> dict[str, object]:
     }
 
 
-def _watch(service: Service, folder: KeepFolder, stop: int) -> None:
+def _watch(service: Service, notice: Notice, stop: Stop) -> None:
     """Restart whatever ends, and tell the ledger, until somebody asks us to stop."""
     untold: deque[Entry] = deque(maxlen=UNTOLD_MAX)
     while not _is_stopping(stop, POLL_S):
@@ -198,11 +242,16 @@ def _watch(service: Service, folder: KeepFolder, stop: int) -> None:
                 untold.append(_fact("process.ended", child.name, pid=pid, status=status))
         for child in service.children:
             if child.is_due():
-                child.start()
-                folder.service_file.write_bytes(to_json(_facts(service)))
+                try:
+                    child.start()
+                except KeepError as error:
+                    _warn(str(error))
+                    continue
+                notice.is_current = False
                 untold.append(_fact("process.started", child.name, pid=child.pid))
+        notice.written_if_due()
         if untold and service.children[0].process is not None:
-            _tell(folder, untold)
+            _tell(notice.folder, untold)
 
 
 def _fact(kind: str, name: str, **facts: Fact) -> Entry:
@@ -217,10 +266,15 @@ def _fact(kind: str, name: str, **facts: Fact) -> Entry:
 def _tell(folder: KeepFolder, untold: deque[Entry]) -> None:
     """Hand what happened to the recorder; while it does not answer, the facts wait here."""
     try:
-        recorder_client(folder).record(tuple(untold))
-    except UnavailableError:
+        RecorderClient(folder.run_folder, timeout_s=TELL_S_MAX).record(tuple(untold))
+    except KeepError:
         return
     untold.clear()
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"modelkeep: warning: {text}\n")
+    sys.stderr.flush()
 
 
 def _stop_groups(service: Service) -> Iterator[tuple[Child, ...]]:

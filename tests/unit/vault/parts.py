@@ -1,0 +1,46 @@
+"""Keys and writers that the vault's tests share; nothing here is ever a real key."""
+
+from modelkeep.crypto.hierarchy import domain_keys
+from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.signatures import Signer
+from modelkeep.kernels.digest import keyed_id
+from modelkeep.testing.memory import MemoryStore, SeededEntropy
+from modelkeep.vault.commit import Writer
+from modelkeep.vault.pack import PackWriter
+from modelkeep.vault.settings import VaultSettings
+
+DOMAIN = domain_keys("default", Secret(b"d" * 32))
+OTHER_DOMAIN = domain_keys("other", Secret(b"d" * 32))
+SIGNER = Signer(Secret(b"s" * 32))
+STRANGER = Signer(Secret(b"t" * 32))
+SALT = bytes(range(32))
+SEGMENT_BYTES = 4096
+
+
+def chunk_id(plain, domain=DOMAIN):
+    return keyed_id(domain.chunk_ids.reveal(), plain)
+
+
+def packed(*plains, domain=DOMAIN, signer=SIGNER, salt=SALT):
+    """A finished pack of these chunks: its entry and its bytes."""
+    writer = PackWriter(domain=domain, signer=signer, salt=salt)
+    for plain in plains:
+        writer.add(chunk_id(plain, domain), plain)
+    return writer.finished()
+
+
+def writer_to(store=None, **settings):
+    return Writer(
+        store=store if store is not None else MemoryStore(),
+        domain=DOMAIN,
+        signer=SIGNER,
+        entropy=SeededEntropy(),
+        settings=VaultSettings(**{"segment_bytes": SEGMENT_BYTES, **settings}),
+    )
+
+
+def flipped(raw, at):
+    """One bit changed: number `at` of all bits."""
+    changed = bytearray(raw)
+    changed[at // 8] ^= 1 << (at % 8)
+    return bytes(changed)
