@@ -45,7 +45,7 @@ class Running:
     def stop(self) -> None:
         """Drain and end; idempotent."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGTERM)  # a background job may ignore SIGINT
             self._process.wait(SERVE_WAIT_S)
         if self._process.stdout is not None:
             self._process.stdout.close()
