@@ -168,6 +168,11 @@ class Desk:
         shutil.rmtree(self.keep)
 
 
+def _hear_interrupts() -> None:
+    """Undo what a background job hands down: a terminal's programs do not ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A command as a process of its own, in a session of its own, so that nothing escapes us."""
 
@@ -181,6 +186,7 @@ class Process:
             text=True,
             start_new_session=True,
             pass_fds=fds,
+            preexec_fn=_hear_interrupts,  # noqa: PLW1509 - it only sets a signal
             **options,
         )
 
