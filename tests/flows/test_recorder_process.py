@@ -234,6 +234,7 @@ def test_a_store_that_is_away_holds_up_nobody_and_catches_up(service):
     until(lambda: size_in(service, "main") >= 6)  # the failure is recorded too
     offsite.unlink()
     until(lambda: offsite.is_dir() and size_in(service, "offsite") == size_in(service, "main"))
+    until(lambda: size_in(service, "offsite") >= 7)  # that it caught up is recorded too
     assert service.ended(signal.SIGTERM) == 0
     kinds = [found.kind for _, found in read_entries(service.access("offsite"))]
     assert kinds.count("ledger.store_failed") == 1

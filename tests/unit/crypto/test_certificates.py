@@ -7,6 +7,7 @@ import time
 import pytest
 from cryptography import x509
 
+from modelkeep.core.errors import UsageError
 from modelkeep.crypto.certificates import new_authority, server_certificate
 from modelkeep.crypto.secret import Secret
 
@@ -97,3 +98,22 @@ def test_every_start_has_a_key_of_its_own(authority, certificate):
 def test_the_authoritys_key_is_in_no_certificate(authority, certificate):
     assert b"PRIVATE" not in authority.certificate
     assert authority.key.reveal() not in certificate.reveal()
+
+
+def test_a_name_in_other_letters_is_written_as_dns_has_it(authority):
+    made = server_certificate(
+        authority, keep_id="0123456789abcdef", hosts=("b\u00fccher.example",), now_ns=NOW_NS
+    )
+    leaf = x509.load_pem_x509_certificate(made.reveal())
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["xn--bcher-kva.example"]
+
+
+@pytest.mark.parametrize(
+    "host", ["", ".", "a..b", "two words", "x" * 64, "a/b", "*.*.example", "\ud800"]
+)
+def test_a_name_that_no_certificate_can_carry_is_refused(authority, host):
+    with pytest.raises(UsageError) as refused:
+        server_certificate(authority, keep_id="0123456789abcdef", hosts=(host,), now_ns=NOW_NS)
+    assert refused.value.code == "serve.hostname"
+    assert refused.value.hint
