@@ -1,5 +1,6 @@
 """Memory files: given up cleanly, even while somebody still looks at their bytes."""
 
+import os
 from pathlib import Path
 
 import pytest
