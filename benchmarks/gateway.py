@@ -115,8 +115,8 @@ def our_side(folder: Path, model: Path) -> Iterator[World]:
     keep_folder = folder / "keep"
     with Keep.create(keep_folder, passphrase=secrets.token_urlsafe(), port=0) as keep:
         keep.admit(model, name="digits")
-        key = keep.new_token("load")[1].reveal().decode()
-        metrics_key = keep.new_token("scraper", scopes=("metrics",))[1].reveal().decode()
+        key = keep.access.new_token("load")[1].reveal().decode()
+        metrics_key = keep.access.new_token("scraper", scopes=("metrics",))[1].reveal().decode()
         service = keep.serve()
     with service:
         script = folder / "ours.lua"

@@ -23,11 +23,11 @@ def life(tmp_path_factory):
         for path in two_models():
             keep.admit(path, name="digits")
         keep.set_alias("digits:prod", 1)
-        keep.new_token("alice")
+        keep.access.new_token("alice")
         keep.backup()
     with scene.open() as keep:
         assert keep.check(read_data=True).is_whole
-        assert all(report.is_whole for _, report in keep.verify_ledger())
+        assert all(report.is_whole for _, report in keep.ledger.verify())
     return scene, scene.image()
 
 
@@ -75,15 +75,15 @@ def demand_healed(scene, path, raw, what):
             assert scene.disk.read(out) == model.read_bytes(), what
         assert ("digits", "prod", 1) in keep.opened.state.aliases()
         report = keep.check(read_data=True, repair=True)
-        keep.verify_ledger(repair=True)
+        keep.ledger.verify(repair=True)
         # A second store without its newest head looks like one that waits for its next backup.
         is_behind = any(finding.rule == "check.behind" for finding in report.findings)
         if is_behind:
             keep.backup()
-        kinds = [entry.kind for _, entry in keep.entries()]
+        kinds = [entry.kind for _, entry in keep.ledger.entries()]
         after = keep.check(read_data=True)
         assert after.is_whole, (what, after.findings)
-        assert all(report.is_whole for _, report in keep.verify_ledger()), what
+        assert all(report.is_whole for _, report in keep.ledger.verify()), what
     # Deleting what newer members of its series or wider tiles have superseded costs nothing.
     is_gone, kind = scene.disk.size(path) is None, path.parent.name
     is_superseded = is_gone and ("ledger" in path.parts or (kind == "head" and path != newest))
@@ -118,4 +118,4 @@ def test_a_head_that_was_rolled_back_is_made_again(life):
         scene.disk.lose(newest)
     with scene.open() as keep:
         assert [each.version for each in keep.models()] == [1, 2]
-        assert "vault.healed" in [entry.kind for _, entry in keep.entries()]
+        assert "vault.healed" in [entry.kind for _, entry in keep.ledger.entries()]

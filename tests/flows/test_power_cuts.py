@@ -39,12 +39,12 @@ def alias(scene: Scene, fuse: Fuse) -> None:
 
 def token(scene: Scene, fuse: Fuse) -> None:
     with scene.open(fuse) as keep:
-        keep.new_token("alice")
+        keep.access.new_token("alice")
 
 
 def revoke(scene: Scene, fuse: Fuse) -> None:
     with scene.open(fuse) as keep:
-        keep.revoke_token(keep.tokens()[0].token_id)
+        keep.access.revoke_token(keep.access.tokens()[0].token_id)
 
 
 def backup(scene: Scene, fuse: Fuse) -> None:
@@ -85,11 +85,11 @@ def demand_acknowledged(keep: Keep, done: list[str], folder: Path) -> None:
     if "alias" in done:
         assert ("digits", "prod", 1) in keep.opened.state.aliases()
     if "token" in done:
-        assert [each.principal for each in keep.tokens()] == ["alice"]
+        assert [each.principal for each in keep.access.tokens()] == ["alice"]
     if "revoke" in done:
-        assert keep.tokens()[0].revoked
+        assert keep.access.tokens()[0].revoked
     assert keep.check(read_data=True).is_whole
-    for _, report in keep.verify_ledger():
+    for _, report in keep.ledger.verify():
         assert report.is_whole, report.findings
 
 

@@ -20,7 +20,7 @@ def scene(tmp_path):
     with scene.create() as keep:
         keep.admit(two_models()[0], name="digits")
         keep.set_alias("digits:prod", 1)
-        keep.new_token("alice")
+        keep.access.new_token("alice")
         keep.backup()
     return scene
 
@@ -46,7 +46,7 @@ def recovered(scene, *, passphrase=PASSPHRASE, expected=None):
 
 def demand_whole(keep):
     assert keep.check(read_data=True).is_whole
-    assert all(report.is_whole for _, report in keep.verify_ledger())
+    assert all(report.is_whole for _, report in keep.ledger.verify())
 
 
 def test_everything_that_was_backed_up_comes_back(scene):
@@ -55,8 +55,8 @@ def test_everything_that_was_backed_up_comes_back(scene):
     with scene.open() as keep:
         assert [each.version for each in keep.models()] == [1]
         assert keep.opened.state.aliases() == (("digits", "prod", 1),)
-        assert [token.principal for token in keep.tokens()] == ["alice"]
-        kinds = [entry.kind for _, entry in keep.entries()]
+        assert [token.principal for token in keep.access.tokens()] == ["alice"]
+        kinds = [entry.kind for _, entry in keep.ledger.entries()]
         assert kinds[keep.opened.epochs[-1].base] == "ledger.resumed"
         demand_whole(keep)
 
@@ -88,7 +88,7 @@ def test_a_recovered_keep_can_be_lost_and_recovered_again(scene):
 
 def test_an_expected_checkpoint_proves_freshness(scene):
     with scene.open() as keep:
-        checkpoint = keep.checkpoint().raw
+        checkpoint = keep.ledger.checkpoint().raw
     destroyed(scene)
     assert recovered(scene, expected=checkpoint).was.is_expected
 
@@ -96,9 +96,9 @@ def test_an_expected_checkpoint_proves_freshness(scene):
 def test_a_store_that_was_rolled_back_is_refused_when_a_newer_checkpoint_is_expected(scene):
     old = {path: scene.disk.read(path) for path, _ in scene.disk.walk(scene.offsite)}
     with scene.open() as keep:
-        keep.new_token("bob")
+        keep.access.new_token("bob")
     with scene.open() as keep:
-        newer = keep.checkpoint().raw
+        newer = keep.ledger.checkpoint().raw
     destroyed(scene)
     for path, _ in scene.disk.walk(scene.offsite):
         scene.disk.lose(path)
@@ -130,7 +130,7 @@ def test_an_empty_folder_is_no_store_to_recover_from(scene):
 def test_damage_that_no_entry_depends_on_does_not_stop_a_recovery(scene):
     for name in ("bob", "carol"):
         with scene.open() as keep:
-            keep.new_token(name)
+            keep.access.new_token(name)
     destroyed(scene)
     bundles = [path for path, _ in scene.disk.walk(scene.offsite) if "entries" in path.parts]
     assert len(bundles) > 1

@@ -24,8 +24,8 @@ def admitted(folder: str, passphrase: str) -> int:
         keep.set_alias("digits:prod", done.version)
         for model in keep.models():
             assert_type(model.aliases, tuple[str, ...])
-        token_id, secret = keep.new_token("alice", scopes=["infer:digits"])
-        keep.revoke_token(token_id)
+        token_id, secret = keep.access.new_token("alice", scopes=["infer:digits"])
+        keep.access.revoke_token(token_id)
         assert_type(secret.reveal(), bytes)
         assert_type(keep.restore("digits:prod", "out.onnx"), int)
         return done.version
@@ -35,9 +35,9 @@ def kept(keep: Keep) -> bool:
     reports = keep.backup()
     whole = all(assert_type(report.is_whole, bool) for report in reports)
     whole = whole and keep.check(read_data=True, repair=True).is_whole
-    for label, report in keep.verify_ledger(expected=Path("checkpoint.txt").read_bytes()):
+    for label, report in keep.ledger.verify(expected=Path("checkpoint.txt").read_bytes()):
         whole = whole and assert_type(report.is_whole, bool) and bool(label)
-    for index, entry in keep.entries():
+    for index, entry in keep.ledger.entries():
         assert_type(index, int)
         assert_type(entry.kind, str)
     return whole
@@ -66,7 +66,7 @@ def misused(keep: Keep) -> None:
     Keep("folder", "passphrase")  # type: ignore[call-arg]
     keep.admit("file")  # type: ignore[call-arg]
     keep.admit("file", "digits")  # type: ignore[call-arg]
-    keep.new_token("alice", scopes=1)  # type: ignore[arg-type]
+    keep.access.new_token("alice", scopes=1)  # type: ignore[arg-type]
     keep.restore("digits")  # type: ignore[call-arg]
     keep.models()[0].version = 2  # type: ignore[misc]
     keep.nothing()  # type: ignore[attr-defined]

@@ -20,7 +20,9 @@ def token_new(options: argparse.Namespace) -> int:
     expires_ns = _expires_ns(options.days)
     scopes = tuple(options.scope) or ("infer:*",)
     with opened(options) as keep:
-        token_id, text = keep.new_token(options.principal, scopes=scopes, expires_ns=expires_ns)
+        token_id, text = keep.access.new_token(
+            options.principal, scopes=scopes, expires_ns=expires_ns
+        )
     if options.json:
         print_json({"token_id": token_id, "api_key": text.reveal().decode(), "scopes": scopes})
     else:
@@ -31,7 +33,7 @@ def token_new(options: argparse.Namespace) -> int:
 def token_list(options: argparse.Namespace) -> int:
     """List API keys, never their secrets."""
     with opened(options) as keep:
-        tokens = keep.tokens()
+        tokens = keep.access.tokens()
     if options.json:
         names = ("token_id", "principal", "tenant", "scopes", "expires_ns", "revoked")
         print_json([{name: getattr(token, name) for name in names} for token in tokens])
@@ -55,7 +57,7 @@ def token_list(options: argparse.Namespace) -> int:
 def token_revoke(options: argparse.Namespace) -> int:
     """Revoke an API key."""
     with opened(options) as keep:
-        keep.revoke_token(options.token_id)
+        keep.access.revoke_token(options.token_id)
     if options.json:
         print_json({"token_id": options.token_id, "revoked": True})
     else:

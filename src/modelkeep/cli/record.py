@@ -25,7 +25,7 @@ def verify(options: argparse.Namespace) -> int:
         except OSError as error:
             raise MissingError("file.missing", f"{options.expect}: {error.strerror}") from error
     with opened(options) as keep:
-        reports = keep.verify_ledger(store=options.store, expected=expected, repair=options.repair)
+        reports = keep.ledger.verify(store=options.store, expected=expected, repair=options.repair)
     is_whole = all(report.is_whole for _, report in reports)
     if options.json:
         print_json(
@@ -60,7 +60,7 @@ def tail(options: argparse.Namespace) -> int:
         last = deque(
             (
                 (index, entry)
-                for index, entry in keep.entries()
+                for index, entry in keep.ledger.entries()
                 if entry.kind.startswith(options.kind)
             ),
             maxlen=min(max(options.last, 0), sys.maxsize),
@@ -84,8 +84,8 @@ def entry_line(index: int, entry: Entry) -> str:
 def checkpoint(options: argparse.Namespace) -> int:
     """Print the latest signed checkpoint."""
     with opened(options) as keep:
-        latest = keep.checkpoint()
-        key = keep.verifier_key()
+        latest = keep.ledger.checkpoint()
+        key = keep.ledger.verifier_key()
     if options.json:
         print_json({"checkpoint": latest.raw.decode(), "size": latest.size, "verifier_key": key})
     else:
@@ -100,7 +100,7 @@ def prove(options: argparse.Namespace) -> int:
             "receipt.form", f"{options.receipt[:80]!r} is no receipt", hint="gateway-0-0:17"
         )
     with opened(options) as keep:
-        proof = keep.prove(options.receipt)
+        proof = keep.ledger.prove(options.receipt)
     if options.json:
         print_json(proof)
     else:

@@ -58,7 +58,7 @@ def rebuild(options: argparse.Namespace) -> int:
     read_config(KeepFolder(path))  # say that there is no keep before asking for its passphrase
     with Keep.rebuild_state(path, passphrase=passphrase_of(options), actor=actor()) as keep:
         applied = keep.opened.state.applied()
-        tokens = len(keep.tokens())
+        tokens = len(keep.access.tokens())
     if options.json:
         print_json({"entries": applied.entries, "head": applied.head, "tokens": tokens})
     else:

@@ -147,7 +147,7 @@ def recovered(
         if restored.lost:  # all since the first commit that did not come over is lost
             last_ns = min(last_ns, restored.lost_ns)
         moved = _moved_aliases(keep)
-        probe_id, key = keep.new_token(
+        probe_id, key = keep.access.new_token(
             "recovery-probe", expires_ns=clock.now_ns() + PROBE_S * NS_PER_S
         )
         manifests = {
@@ -171,7 +171,7 @@ def recovered(
         )
         result = replaced(result, lost=(*restored.lost, *moved))
         with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
-            keep.revoke_token(probe_id)
+            keep.access.revoke_token(probe_id)
             keep.record_drill(result_facts(result, keep.opened.keys.signer))
         folder.world.disk.unlink(folder.pending_file)
         folder.world.disk.sync_folder(folder.path)
@@ -368,7 +368,7 @@ def _current_ns(keep: Keep, plan: Plan, was: Survived, started_ns: int) -> int:
     """Up to when the surviving store is known to have held everything."""
     if plan.is_rehearsal and was.entries >= plan.entries:
         return started_ns  # it holds all that the rehearsed keep holds
-    last_ns = next((entry.at_ns for _, entry in keep.entries(max(was.entries - 1, 0))), 0)
+    last_ns = next((entry.at_ns for _, entry in keep.ledger.entries(max(was.entries - 1, 0))), 0)
     return max(last_ns, was.current_ns)
 
 

@@ -1,0 +1,86 @@
+"""Verbs about models: scan, admit, list, name, restore."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from modelkeep.cli.grammar.verb import Verb, nothing
+
+
+def _scan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="file or folder")
+
+
+def _admit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="the model's file")
+    parser.add_argument("--name", required=True, help="name it is registered under")
+    parser.add_argument(
+        "--canary",
+        type=Path,
+        metavar="FILE",
+        help='JSON {"inputs": […], "outputs": […]}: a V2 call whose right answer is known; '
+        "recovery proves itself with it",
+    )
+    parser.add_argument("--base", default="", metavar="NAME:VERSION", help="what it was made from")
+    parser.add_argument("--note", default="", help="a sentence for people")
+
+
+def _reference(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="NAME, NAME:VERSION or NAME:ALIAS")
+
+
+def _alias(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("alias", metavar="NAME:ALIAS", help="such as fraud:prod")
+    parser.add_argument("version", help="the version, or another alias")
+
+
+def _restore(parser: argparse.ArgumentParser) -> None:
+    _reference(parser)
+    parser.add_argument(
+        "--to", type=Path, required=True, metavar="FILE", help="plaintext goes here"
+    )
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb(
+        "scan",
+        "Look for what is dangerous or broken in model files; nothing in them is executed.",
+        "models:scan",
+        ("modelkeep scan fraud.onnx", "modelkeep scan ./downloads --json"),
+        _scan,
+        needs_keep=False,
+    ),
+    Verb(
+        "admit",
+        "Let a model in: scan, sign, seal, store, register as the next version.",
+        "models:admit",
+        (
+            "modelkeep admit fraud.onnx --name fraud",
+            "modelkeep admit v2.onnx --name fraud --base fraud:1",
+        ),
+        _admit,
+    ),
+    Verb(
+        "models",
+        "List the models in the keep with their versions and aliases.",
+        "models:models",
+        ("modelkeep models", "modelkeep models --json"),
+        nothing,
+    ),
+    Verb(
+        "alias",
+        "Point an alias at a version; calls that name no version go to the alias `prod`.",
+        "models:alias",
+        ("modelkeep alias fraud:prod 2",),
+        _alias,
+    ),
+    Verb(
+        "restore",
+        "Write a model's plaintext to a file that you name, bit for bit as it was admitted.",
+        "models:restore",
+        ("modelkeep restore fraud:1 --to fraud.onnx",),
+        _restore,
+    ),
+)
