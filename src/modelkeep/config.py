@@ -6,21 +6,34 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator
+from urllib.parse import parse_qsl
 
 from modelkeep.core.errors import ConfigError, IntegrityError
 from modelkeep.core.limits import CONFIG_BYTES_MAX
-from modelkeep.core.record import Record, as_plain, converted, field_facts
+from modelkeep.core.record import Record, as_plain, converted, field_facts, replaced
+from modelkeep.core.reference import parsed_reference, parsed_secret_reference
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.drill.settings import ObjectiveSettings
-from modelkeep.flows.settings import ServeSettings
+from modelkeep.flows.settings import (
+    APPROVABLE_VERBS,
+    ApprovalSettings,
+    ServeSettings,
+    StateSettings,
+)
 from modelkeep.gate.settings import GateSettings
 from modelkeep.ledger.settings import LedgerSettings
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.vault.settings import VaultSettings
 
 CONFIG_NAME = "modelkeep.toml"
-KEY_SOURCES = ("passphrase",)
+APPROVAL_DAYS_MAX = 30  # whoever agreed longer ago has forgotten what to
 _KEEP_ID = re.compile(r"[0-9a-f]{16}")
+_HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._%-]{0,255})(?::[0-9]{1,5})?"
+# Narrower than libpq: whatever might be a password is not of this form.
+_STATE_URL = re.compile(
+    rf"postgres(?:ql)?://(?:[^:@/?#\s]{{1,200}}@)?{_HOST}(?:,{_HOST}){{0,7}}"
+    r"(?:/[^/?#@:\s]{0,200})?(?:\?[^?#@\s]{0,2000})?"
+)
 _LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -40,7 +53,7 @@ class KeysSettings(Record, frozen=True):
     """Table `[keys]` of modelkeep.toml.
 
     Attributes:
-        source: what holds the key-encryption key; `passphrase` is the only one so far.
+        source: what holds the key-encryption key: `passphrase`, `file:…`, `exec:…` or `kms:…`.
     """
 
     source: str = "passphrase"
@@ -54,6 +67,8 @@ class Config(Record, frozen=True):
         stores: where the keep's objects are, the authoritative store first.
         keys: where the key-encryption key comes from.
         argon2: cost of turning a passphrase into a key, used when the root is wrapped.
+        state: where State lies.
+        approvals: what one person alone may not do.
         serve: what the service runs.
         gate: bounds of one call and one connection.
         vault: sizes of what is written.
@@ -66,6 +81,8 @@ class Config(Record, frozen=True):
     stores: tuple[StoreSettings, ...]
     keys: KeysSettings = KeysSettings()
     argon2: Argon2Settings = Argon2Settings()
+    state: StateSettings = StateSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
     serve: ServeSettings = ServeSettings()
     gate: GateSettings = GateSettings()
     vault: VaultSettings = VaultSettings()
@@ -111,7 +128,7 @@ def explained() -> tuple[ExplainedKey, ...]:
 
 
 def new_config_text(
-    *, keep_id: str, stores: tuple[StoreSettings, ...], host: str, port: int
+    *, keep_id: str, stores: tuple[StoreSettings, ...], host: str, port: int, source: str
 ) -> str:
     """The modelkeep.toml that `init` writes: short, with a comment per table."""
     lines = [
@@ -124,6 +141,10 @@ def new_config_text(
         lines += ["[[stores]]", f"label = {_quoted(store.label)}", f"path = {_quoted(store.path)}"]
         lines.append("")
     lines += [
+        "# What holds the key-encryption key: passphrase, file:…, exec:… or kms:…",
+        "[keys]",
+        f"source = {_quoted(source)}",
+        "",
         "[serve]",
         f"host = {_quoted(host)}",
         f"port = {port}",
@@ -138,7 +159,60 @@ def new_config_text(
     return "\n".join(lines)
 
 
+def with_source(text: str, source: str) -> str:
+    """The text of a modelkeep.toml with another key source, everything else as it is.
+
+    Raises:
+        ConfigError: `config.source`, when it is written in a way that cannot be changed safely.
+    """
+    before = parsed_config(text.encode(), what="modelkeep.toml")
+    if before.keys.source == source:
+        return text
+    line = f"source = {_quoted(source)}"
+    changed, count = re.subn(r"(?m)^source\s*=\s*[\"'].*$", lambda _: line, text)
+    if count == 0:
+        changed = f"{text.rstrip()}\n\n[keys]\n{line}\n"
+    try:
+        after = parsed_config(changed.encode(), what="modelkeep.toml")
+    except ConfigError:
+        after = before
+    if replaced(before, keys=replaced(before.keys, source=source)) != after:
+        raise ConfigError(
+            "config.source",
+            "modelkeep.toml names its key source in a way that is not changed safely",
+            hint=f"write {line} under [keys] yourself",
+        )
+    return changed
+
+
+def without_state(text: str) -> str:
+    """The text of a modelkeep.toml whose State lies in the keep's own folder, else as it is.
+
+    For a recovery: the database may be lost too, and what a store names as the source of its
+    password is not run.
+
+    Raises:
+        ConfigError: `config.state`, when it is written in a way that cannot be changed safely.
+    """
+    before = parsed_config(text.encode(), what="modelkeep.toml")
+    if before.state == StateSettings():
+        return text
+    changed = re.sub(r"(?m)^\[state\].*(?:\n(?!\[).*)*\n?", "", text)
+    try:
+        after = parsed_config(changed.encode(), what="modelkeep.toml")
+    except ConfigError:
+        after = before
+    if replaced(before, state=StateSettings()) != after:
+        raise ConfigError(
+            "config.state",
+            "modelkeep.toml says where State lies in a way that is not changed safely",
+            hint="write it as a table of its own that begins with [state]",
+        )
+    return changed
+
+
 def _demand_sound(config: Config, what: str) -> None:
+    parsed_reference(config.keys.source)
     labels = [store.label for store in config.stores]
     problems = [
         (not labels, "stores is empty: a keep needs at least one"),
@@ -148,7 +222,17 @@ def _demand_sound(config: Config, what: str) -> None:
             "a store's label is lower-case letters, digits, '.', '_' and '-'",
         ),
         (_KEEP_ID.fullmatch(config.keep_id) is None, "keep_id is not 16 hex digits in lower case"),
-        (config.keys.source not in KEY_SOURCES, f"keys.source is none of {KEY_SOURCES}"),
+        *_state_problems(config.state),
+        *_approval_problems(config.approvals),
+        *(
+            (not 0 < value < math.inf, f"ledger.{key} is not a number above zero")
+            for key, value in (
+                ("witness.age_s_max", config.ledger.witness.age_s_max),
+                ("witness.interval_s", config.ledger.witness.interval_s),
+                ("timestamp.wait_s_max", config.ledger.timestamp.wait_s_max),
+            )
+        ),
+        (config.ledger.witness.quorum < 0, "ledger.witness.quorum is below zero"),
         (not 0 <= config.serve.port <= 65535, "serve.port is not between 0 and 65535"),
         (not 1 <= config.serve.replicas <= 64, "serve.replicas is not between 1 and 64"),
         (not 1 <= config.serve.threads <= 256, "serve.threads is not between 1 and 256"),
@@ -167,6 +251,37 @@ def _demand_sound(config: Config, what: str) -> None:
     for is_bad, problem in problems:
         if is_bad:
             raise ConfigError("config.value", f"{what}: {problem}")
+
+
+def _state_problems(state: StateSettings) -> list[tuple[bool, str]]:
+    """What is wrong with `[state]`; its address is never repeated, it may hold a password."""
+    if state.password:
+        parsed_secret_reference(state.password)
+    options = parse_qsl(state.url.partition("?")[2], keep_blank_values=True)
+    return [
+        (
+            bool(state.url) and _STATE_URL.fullmatch(state.url) is None,
+            "state.url is none, or holds a secret: postgresql://user@host:port/database?sslmode=…",
+        ),
+        (
+            any(word in name.lower() for name, _ in options for word in ("pass", "secret", "key_")),
+            'state.url holds a secret: put it into a file and write password = "file:/path"',
+        ),
+        (bool(state.password) and not state.url, "state.password is given without state.url"),
+    ]
+
+
+def _approval_problems(approvals: ApprovalSettings) -> list[tuple[bool, str]]:
+    unknown = sorted(set(approvals.verbs) - set(APPROVABLE_VERBS))
+    days = approvals.expires_s / 86_400
+    return [
+        (approvals.needed not in (0, 1, 2), "approvals.needed is 0, 1 or 2"),
+        (not 0 < days <= APPROVAL_DAYS_MAX, f"approvals.expires_s: up to {APPROVAL_DAYS_MAX} days"),
+        (
+            bool(unknown),
+            f"approvals.verbs: {unknown} cannot be approved; known are {APPROVABLE_VERBS}",
+        ),
+    ]
 
 
 def _quoted(text: str) -> str:

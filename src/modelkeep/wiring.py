@@ -6,41 +6,32 @@ Adapters are imported where they are constructed, so that a process pays only fo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from itertools import count
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkeep.config import CONFIG_NAME, Config, StoreSettings, parsed_config
 from modelkeep.core.artifact import Schema
 from modelkeep.core.errors import (
-    IntegrityError,
     MissingError,
-    RefusedError,
     UnavailableError,
 )
-from modelkeep.crypto.kdf import Argon2Settings
-from modelkeep.crypto.secret import Secret
-from modelkeep.crypto.signatures import Signer
-from modelkeep.flows.alive import state_alive
-from modelkeep.flows.create import Unlocked, unlocked
-from modelkeep.flows.history import history
-from modelkeep.flows.keep import LogEpoch, OpenKeep
-from modelkeep.flows.ledger import Sequencer
-from modelkeep.flows.opening import agree
+from modelkeep.flows.create import unlocked
+from modelkeep.flows.keep import LogEpoch
+from modelkeep.flows.settings import StateSettings
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.journal import Journal
-from modelkeep.ports.keysource import KeySource
-from modelkeep.ports.recorder import Recorder
+from modelkeep.ports.keyholder import PASSPHRASE, Keyholder, Means
 from modelkeep.ports.runtime import Runtime
 from modelkeep.ports.state import State
 from modelkeep.ports.store import Store
 
 if TYPE_CHECKING:
     from modelkeep.adapters.disk import Disk
+    from modelkeep.adapters.keyholder_process import ProcessKeyholder
     from modelkeep.adapters.recorder_client import RecorderClient
 
 LOCK_WAIT_S = 30.0
@@ -55,12 +46,14 @@ class World:
 
     Attributes:
         open_state: opens the State database of a path, making it if it is missing.
+        keyholder: makes the one that sees the root.
     """
 
     disk: Disk
     clock: Clock
     entropy: Entropy
     open_state: Callable[[Path], State]
+    keyholder: Callable[[Means], Keyholder]
 
 
 def real_world() -> World:
@@ -72,6 +65,7 @@ def real_world() -> World:
         clock=system_clock(),
         entropy=system_entropy(),
         open_state=open_state,
+        keyholder=process_keyholder,
     )
 
 
@@ -177,6 +171,14 @@ def stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:
     return tuple(folder_store(folder.store_path(each), each.label, disk) for each in config.stores)
 
 
+def witness_stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:
+    """The stores elsewhere that only keep checkpoints."""
+    return tuple(
+        folder_store(folder.path / each.path, each.label, folder.world.disk)
+        for each in config.ledger.witness.stores
+    )
+
+
 def open_state(path: Path) -> State:
     """The State database, made if it is missing."""
     from modelkeep.adapters.state_sqlite import SqliteState  # noqa: PLC0415
@@ -184,7 +186,16 @@ def open_state(path: Path) -> State:
     return SqliteState(path)
 
 
-def removed_state(folder: KeepFolder, source: KeySource) -> None:
+def state_of(folder: KeepFolder, config: Config, origin: str) -> State:
+    """State where `[state]` says it lies, made if it is missing."""
+    if not config.state.url:
+        return folder.world.open_state(folder.state_path)
+    from modelkeep.adapters.state_opening import postgres_state  # noqa: PLC0415
+
+    return postgres_state(config.state.url, password=config.state.password, origin=origin)
+
+
+def removed_state(folder: KeepFolder, means: Means) -> None:
     """Remove the State database; the next opening of the keep makes it anew from the ledger.
 
     Nothing is removed before it is clear that this is a keep and that its owner asks.
@@ -197,19 +208,34 @@ def removed_state(folder: KeepFolder, source: KeySource) -> None:
     from modelkeep.adapters.locks import held  # noqa: PLC0415
 
     config, _ = read_config(folder)
-    unlocked(stores_of(folder, config), source)
+    with closing(keyholder_of(folder, means, config)) as keyholder:
+        opened = unlocked(stores_of(folder, config), keyholder)
     if is_served(folder):
         raise UnavailableError(
             "state.served", "a running service reads State", hint="stop `modelkeep serve` first"
         )
     folder.run_folder_ready()
     with held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep"):
+        if config.state.url:
+            from modelkeep.adapters.state_opening import postgres_state  # noqa: PLC0415
+
+            password, origin = config.state.password, opened.epochs[-1].origin
+            with closing(
+                postgres_state(config.state.url, password=password, origin=origin)
+            ) as state:
+                state.forget()
         for suffix in ("", "-wal", "-shm"):
             Path(f"{folder.state_path}{suffix}").unlink(missing_ok=True)
 
 
-def open_state_readonly(path: Path) -> State:
+def open_state_readonly(path: Path, settings: StateSettings, *, origin: str) -> State:
     """The State database, for a process that only asks."""
+    if settings.url:
+        from modelkeep.adapters.state_opening import postgres_state  # noqa: PLC0415
+
+        return postgres_state(
+            settings.url, password=settings.password, origin=origin, readonly=True
+        )
     from modelkeep.adapters.state_sqlite import SqliteState  # noqa: PLC0415
 
     return SqliteState(path, readonly=True)
@@ -284,13 +310,22 @@ def system_entropy() -> Entropy:
     return SystemEntropy()
 
 
-def passphrase_source(passphrase: Secret, settings: Argon2Settings | None = None) -> KeySource:
-    """A KeySource from a passphrase."""
-    from modelkeep.adapters.keysource_passphrase import PassphraseSource  # noqa: PLC0415
+def process_keyholder(means: Means, *, sign_fd: int = -1) -> ProcessKeyholder:
+    """The keyholder as a process of its own; it ends with this one."""
+    from modelkeep.adapters.keyholder_process import ProcessKeyholder  # noqa: PLC0415
 
-    return PassphraseSource(
-        passphrase, entropy=system_entropy(), settings=settings or Argon2Settings()
-    )
+    return ProcessKeyholder(means, sign_fd=sign_fd)
+
+
+def keyholder_of(folder: KeepFolder, means: Means, config: Config | None = None) -> Keyholder:
+    """The keyholder of a keep.
+
+    Its key source is what modelkeep.toml says unless told otherwise. A configuration that comes
+    out of a store has no say: what it names might be run.
+    """
+    if config is not None:
+        means = replace(means, source=means.source or config.keys.source, argon2=config.argon2)
+    return folder.world.keyholder(replace(means, source=means.source or PASSPHRASE))
 
 
 def recorder_client(folder: KeepFolder) -> RecorderClient:
@@ -298,130 +333,3 @@ def recorder_client(folder: KeepFolder) -> RecorderClient:
     from modelkeep.adapters.recorder_client import RecorderClient  # noqa: PLC0415
 
     return RecorderClient(folder.run_folder)
-
-
-@contextmanager
-def open_keep(
-    folder: KeepFolder, source: KeySource, *, actor: str, warn: Warn = lambda _: None
-) -> Iterator[tuple[OpenKeep, Config]]:
-    """Open a keep for reading and writing; one writer at a time.
-
-    While the keep is served, facts go through the service's recorder; otherwise this process is
-    the sequencer, and publishes what it recorded to every store when it is done.
-
-    Raises:
-        MissingError: `keep.missing`.
-        RefusedError: `keys.passphrase`.
-        UnavailableError: `lock.held`.
-        IntegrityError: when neither store holds what a keep needs.
-    """
-    from modelkeep.adapters.locks import held  # noqa: PLC0415
-
-    config, raw = read_config(folder)
-    folder.run_folder_ready()
-    stores = stores_of(folder, config)
-    opened = unlocked(stores, source)
-    if opened.keep_id != config.keep_id:
-        raise IntegrityError(
-            "keep.identity",
-            f"modelkeep.toml is of keep {config.keep_id}, its stores are of {opened.keep_id}",
-        )
-    _demand_own_log(folder, opened.epochs[-1])
-    with ExitStack() as stack:
-        stack.enter_context(
-            held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep")
-        )
-        recorder, journal = _recorder(folder, config, opened, stores=stores, stack=stack, warn=warn)
-        state = folder.world.open_state(folder.state_path)
-        stack.callback(state.close)
-        healed: list[str] = []
-        keep = OpenKeep(
-            keep_id=opened.keep_id,
-            stores=stores,
-            clock=folder.world.clock,
-            entropy=folder.world.entropy,
-            keys=opened.keys,
-            domain=opened.domain,
-            authority=opened.authority,
-            epochs=opened.epochs,
-            state=state,
-            recorder=recorder,
-            history=lambda start: history(opened, stores, journal, start, healed),
-            actor=actor,
-        )
-        agree(keep, journal=journal, config=raw, healed=healed)
-        yield keep, config
-
-
-def _demand_own_log(folder: KeepFolder, epoch: LogEpoch) -> None:
-    """Check that nobody recovered this keep elsewhere, which begins a log that is not ours.
-
-    Raises:
-        RefusedError: `keep.superseded`.
-    """
-    written = [path for path, _ in folder.world.disk.walk(folder.path / "ledger")]
-    if written and not any(folder.wal_folder(epoch) in path.parents for path in written):
-        raise RefusedError(
-            "keep.superseded",
-            f"this keep was recovered elsewhere and goes on there as {epoch.origin}",
-            hint="stop what still runs here and use the recovered keep",
-        )
-
-
-def _recorder(
-    folder: KeepFolder,
-    config: Config,
-    opened: Unlocked,
-    *,
-    stores: Sequence[Store],
-    stack: ExitStack,
-    warn: Warn,
-) -> tuple[Recorder, Journal]:
-    """The ledger's writer: this process, or the recorder of the service that runs."""
-    from modelkeep.adapters.locks import held  # noqa: PLC0415
-
-    epoch = opened.epochs[-1]
-    wal = folder.wal_folder(epoch)
-    for attempt in count():
-        try:
-            stack.enter_context(
-                held(folder.ledger_lock, wait_s=LEDGER_WAIT_S, what="the ledger has its writer")
-            )
-            break
-        except UnavailableError:
-            client = recorder_client(folder)
-            if client.is_reachable():
-                return client, open_journal(wal, writable=False, disk=folder.world.disk)
-            if attempt * LEDGER_WAIT_S > LOCK_WAIT_S:
-                raise
-    journal = open_journal(wal, writable=True, disk=folder.world.disk)
-    stack.callback(journal.close)
-    signer = Signer(opened.keys.ledger_seed)
-    sequencer = Sequencer(
-        origin=epoch.origin,
-        journal=journal,
-        stores=stores,
-        signer=signer,
-        body_key=opened.keys.ledger_body,
-        entropy=folder.world.entropy,
-        settings=config.ledger,
-    )
-    stack.callback(_publish, sequencer, stores, signer, folder.world.clock, warn)
-    return sequencer, journal
-
-
-def _publish(
-    sequencer: Sequencer, stores: Sequence[Store], signer: Signer, clock: Clock, warn: Warn
-) -> None:
-    """Bring every store up to date, and state in each that it is."""
-    at_ns, size = clock.now_ns(), sequencer.size
-    for store, report in zip(stores, sequencer.publish(), strict=True):
-        for name in report.healed:
-            warn(f"{report.label}: {name} was damaged and is written anew")
-        if report.error is not None:
-            warn(f"{report.label} lacks the latest ledger entries: {report.error}")
-            continue
-        try:
-            state_alive(store, origin=sequencer.origin, size=size, at_ns=at_ns, signer=signer)
-        except UnavailableError as error:
-            warn(f"{report.label}: {error}")

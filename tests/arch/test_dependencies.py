@@ -31,11 +31,12 @@ def used() -> set[str]:
         if not module.name.startswith("modelkeep.testing.")
         for name, _ in imported(module)
     }
-    return {
-        distribution(home)
-        for root in roots - STANDARD - {"modelkeep"}
-        for home in homes.get(root, [root])
-    }
+    found: set[str] = set()
+    for root in roots - STANDARD - {"modelkeep"}:
+        # A namespace (azure, google) belongs to many: those that we declare are meant.
+        owners = {distribution(home) for home in homes.get(root, [root])}
+        found |= owners & declared() or owners
+    return found
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():

@@ -195,12 +195,14 @@ def test_what_is_stored_is_neither_the_weights_nor_the_passphrase(desk):
     raw = two_models()[0].read_bytes()
     with Keep(desk.keep, passphrase=PASSPHRASE) as keep:
         tensors = keep.manifest("digits:1").files[0].tensors
-        keys, domain = keep.opened.keys, keep.opened.domain
+        keys, domain = keep.opened.keys, keep.opened.domains.named("default")
         secrets = [
             *(each.reveal() for each in (domain.chunk_ids, domain.packs, domain.blobs)),
-            *(each.reveal() for each in (keys.ledger_seed, keys.ledger_body, keys.keyring)),
+            *(each.reveal() for each in (keys.ledger_seed, keys.ledger_body, keys.own.blobs)),
             *(each.reveal() for each in (keys.config, keys.commitments)),
             keep.opened.authority.key.reveal(),
+            keep.opened.ring.body.identity,
+            *(each.key for each in keep.opened.ring.body.domains),
         ]
     canaries = [PASSPHRASE.encode(), key.encode(), key.split("_", 2)[2].encode(), *secrets]
     canaries += [raw[t.offset : t.offset + 64] for t in tensors if t.length >= 64]

@@ -62,9 +62,10 @@ def test_damage_in_the_first_store_is_not_copied_over_the_second(one):
     packs = {path for path in (one.main / "pack").rglob("*") if path.is_file()}
     known = {path.name for path in (one.offsite / "pack").rglob("*") if path.is_file()}
     (fresh,) = [path for path in packs if path.name not in known]
-    fresh.write_bytes(fresh.read_bytes()[:-1] + b"\0")
+    raw = fresh.read_bytes()
+    fresh.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     (report,) = one.json("backup", wanted=4)
-    assert report["damaged"] == [f"pack/{fresh.parent.name}/{fresh.name}"]
+    assert report["damaged"] == [str(fresh.relative_to(one.main))]
     assert "NOT WHOLE" in one.run("backup", wanted=4).out
 
 

@@ -30,7 +30,8 @@ def test_init_makes_a_keep_that_opens_and_says_what_comes_next(tmp_path, secret)
     assert "write it down" in said.out
     assert "admit FILE --name NAME" in said.out
     with Keep(keep, passphrase=PASSPHRASE) as opened:
-        assert [entry.kind for _, entry in opened.ledger.entries()] == ["keep.created"]
+        kinds = [entry.kind for _, entry in opened.ledger.entries()]
+        assert kinds == ["keep.created", "key.used", "key.used"]  # once by init, once now
     config = parsed_config((keep / "modelkeep.toml").read_bytes(), what="it")
     assert [(each.label, each.path) for each in config.stores] == [
         ("main", "stores/main"),

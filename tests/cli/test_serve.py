@@ -85,8 +85,8 @@ def admitted(one):
 # ---- a service that runs -------------------------------------------------------------------------
 
 
-def test_the_service_is_a_gateway_two_replicas_and_a_recorder(served):
-    wanted = ["gateway-0", "recorder", "replica-digits-2-0", "replica-digits-2-1"]
+def test_the_service_is_a_gateway_two_replicas_a_recorder_and_a_keyholder(served):
+    wanted = ["gateway-0", "keyholder", "recorder", "replica-digits-2-0", "replica-digits-2-1"]
     assert sorted(served.processes) == wanted
     assert served.facts["models"] == ["digits:2"]
     assert abs(served.accuracy() - trained_models()[1][1].accuracy) < 0.005
@@ -166,7 +166,7 @@ def test_no_secret_stands_in_argv_environment_or_on_disk(served):
     assert min(map(len, canaries.values())) > 10
     served.accuracy()
     pids = {served.process.pid, *served.processes.values()}
-    assert len(pids) == 5
+    assert len(pids) == 6
     for pid in pids:
         for what in ("cmdline", "environ"):
             held = Path(f"/proc/{pid}/{what}").read_bytes()
@@ -238,7 +238,7 @@ def test_calls_go_on_while_a_replica_dies(served):
 def test_ctrl_c_ends_everything_and_nothing_is_left(admitted, running):
     serving = Serving(admitted)
     running(serving.process)
-    assert len(serving.process.left()) == 5
+    assert len(serving.process.left()) == 6
     serving.process.interrupt()
     ended = serving.process.ended()
     assert (ended.status, ended.err) == (0, "")

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from small_disk import SmallDisk
 
 from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.journal_file import JournalFile
@@ -233,15 +234,16 @@ class FailingDisk(SimulatedDisk):
         super().truncate(path, size_bytes)
 
 
-@pytest.mark.parametrize("fails", ["append", "sync"])
-def test_a_failed_append_leaves_no_gap(fails):
+@pytest.mark.parametrize(("fails", "code"), [("append", "ledger.full"), ("sync", "journal.write")])
+def test_a_failed_append_leaves_no_gap(fails, code):
     disk = FailingDisk()
     journal = journal_on(disk, segment_bytes_max=10_000)
     journal.append([b"first"])
     disk.fails = fails
     for _ in range(3):
-        with pytest.raises(UnavailableError, match=r"journal\.write"):
+        with pytest.raises(UnavailableError) as failed:
             journal.append([b"lost", b"too"])
+        assert failed.value.code == code
     assert frames_from(journal) == [(0, b"first")]
     assert frames_from(journal_on(disk, writable=False)) == [(0, b"first")]
     disk.fails = ""
@@ -291,3 +293,132 @@ def test_reading_while_another_thread_appends_gives_whole_frames_in_order(tmp_pa
             at += 1
     thread.join()
     assert [at for at, _ in frames_from(writer)] == list(range(900))
+
+
+def test_a_segment_ends_after_so_many_frames(tmp_path):
+    journal = JournalFile(RealDisk(), tmp_path, segment_frames_max=100, writable=True)
+    for _ in range(25):
+        journal.append([b"x"] * 10)
+    assert [int(path.stem) for path in segments(tmp_path)] == [0, 100, 200]
+    assert len(frames_from(JournalFile(RealDisk(), tmp_path, writable=False))) == 250
+
+
+class CountingDisk(RealDisk):
+    """Knows how much was read."""
+
+    read_bytes = 0
+
+    def read(self, path, start=0, length=None):
+        raw = super().read(path, start, length)
+        self.read_bytes += len(raw)
+        return raw
+
+
+def test_a_reader_of_the_last_frames_does_not_read_the_segment(tmp_path):
+    writer = JournalFile(RealDisk(), tmp_path, writable=True)
+    for number in range(400):
+        writer.append([b"%d" % number * 50] * 100)
+    [path] = segments(tmp_path)
+    assert path.stat().st_size > 5_000_000
+    disk = CountingDisk()
+    reader = JournalFile(disk, tmp_path, writable=False)
+    assert reader.next_position() == 40_000
+    expected = [(39_900 + at, b"399" * 50) for at in range(10, 100)]
+    assert frames_from(reader, 39_910) == expected
+    assert disk.read_bytes < 1_000_000
+    assert [at for at, _ in frames_from(reader)] == list(range(40_000))
+
+
+# ---- a full disk --------------------------------------------------------------------------------
+
+CONTROL, CALLS = Path("/control"), Path("/calls")
+RESERVE_BYTES = 2_000
+
+
+def control_on(disk):
+    return JournalFile(
+        disk, CONTROL, segment_bytes_max=1_000, reserve_bytes=RESERVE_BYTES, writable=True
+    )
+
+
+def calls_on(disk):
+    return JournalFile(disk, CALLS, refused_by=CONTROL / "full", writable=True)
+
+
+def appended_until_full(journal, frame):
+    """How many frames the journal takes until the disk is full."""
+    for count in range(1_000):
+        try:
+            journal.append([frame])
+        except UnavailableError as error:
+            return count if error.code == "ledger.full" else -1
+    raise AssertionError("it is never full")
+
+
+def test_a_full_disk_refuses_calls_and_takes_control_entries():
+    disk = SmallDisk(20_000)
+    control, calls = control_on(disk), calls_on(disk)
+    control.append([b"first"])
+    taken = appended_until_full(calls, b"call" * 20)
+    assert taken > 50
+    assert not control.is_out_of_room()
+    for number in range(10):  # more than fits without the reserve
+        control.append([b"control %d" % number * 4])
+    assert control.is_out_of_room()
+    assert disk.free_bytes > 500
+    assert appended_until_full(calls, b"x") == 0  # what is left is not for calls
+    assert appended_until_full(calls_on(disk), b"x") == 0
+    assert not control.restore_room()
+    assert control.is_out_of_room()
+    assert appended_until_full(control, b"c" * 20) > 3
+    disk.capacity_bytes += 2 * RESERVE_BYTES + 200
+    assert control.restore_room()
+    assert not control.is_out_of_room()
+    assert calls.append([b"again"]) == taken
+    assert disk.size(CONTROL / "reserve") == RESERVE_BYTES
+    assert len(frames_from(calls_on(disk.after_power_cut()))) == taken + 1
+
+
+def full_story(disk):
+    """Fill a disk, use up the reserve's room, make room, go on; what was acknowledged."""
+    done = {CONTROL: [], CALLS: []}
+
+    def append(journal, folder, frame):
+        journal.append([frame])
+        done[folder].append(frame)
+
+    with contextlib.suppress(PowerCut):
+        control, calls = control_on(disk), calls_on(disk)
+        append(control, CONTROL, b"first")
+        with contextlib.suppress(UnavailableError):
+            for number in range(1_000):
+                append(calls, CALLS, b"call %d" % number * 40)
+        for number in range(8):
+            append(control, CONTROL, b"control %d" % number * 8)
+        disk.capacity_bytes += 10_000
+        assert control.restore_room()
+        append(calls, CALLS, b"after")
+        append(control, CONTROL, b"last")
+    return done
+
+
+def test_a_power_cut_around_a_full_disk_loses_nothing():
+    capacity = 8_000
+    whole = SmallDisk(capacity)
+    assert len(full_story(whole)[CONTROL]) == 10
+    assert whole.fuse.count > 100
+    for at in range(whole.fuse.count):
+        disk = SmallDisk(capacity, Fuse(at))
+        done = full_story(disk)
+        left = disk.after_power_cut()
+        left.capacity_bytes = disk.capacity_bytes
+        for folder, opened in ((CONTROL, control_on), (CALLS, calls_on)):
+            if left.walk(folder) and any(path.suffix for path, _ in left.walk(folder)):
+                kept = [frame for _, frame in frames_from(opened(left))]
+                assert kept[: len(done[folder])] == done[folder]
+        left.capacity_bytes += 10_000
+        control, calls = control_on(left), calls_on(left)
+        assert control.restore_room()
+        assert left.size(CONTROL / "reserve") == RESERVE_BYTES
+        control.append([b"more"])
+        calls.append([b"more"])

@@ -1,9 +1,13 @@
 // Judges a log on disk with Go's own sumdb/tlog and sumdb/note; used by test_ledger_judges.py.
 //
-// Arguments: the log's folder, the verifier key, a file of proofs (index, then hashes, base64).
+// Arguments: the log's folder, the verifier key, a file of proofs (index, then hashes, base64);
+// or `cosigned`, a signed note, the log's verifier key, and a witness's, whose cosignature is judged
+// by the rule of C2SP tlog-cosignature, written here anew over crypto/ed25519.
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -60,6 +64,50 @@ func opened(path, vkey string) tlog.Tree {
 	return tlog.Tree{N: size, Hash: root}
 }
 
+// A witness: a note.Verifier for signatures of type 0x04.
+type witness struct {
+	name string
+	hash uint32
+	key  ed25519.PublicKey
+}
+
+func (w witness) Name() string { return w.name }
+
+func (w witness) KeyHash() uint32 { return w.hash }
+
+func (w witness) Verify(msg, sig []byte) bool {
+	if len(sig) != 8+ed25519.SignatureSize {
+		return false
+	}
+	head := fmt.Sprintf("cosignature/v1\ntime %d\n", binary.BigEndian.Uint64(sig))
+	return ed25519.Verify(w.key, append([]byte(head), msg...), sig[8:])
+}
+
+func newWitness(vkey string) witness {
+	parts := strings.SplitN(vkey, "+", 3)
+	raw, err := base64.StdEncoding.DecodeString(parts[2])
+	must(err)
+	if raw[0] != 4 || len(raw) != 1+ed25519.PublicKeySize {
+		must(fmt.Errorf("not a witness's key"))
+	}
+	sum := sha256.Sum256(append([]byte(parts[0]+"\n"), raw...))
+	hash := binary.BigEndian.Uint32(sum[:])
+	if fmt.Sprintf("%08x", hash) != parts[1] {
+		must(fmt.Errorf("key id %s", parts[1]))
+	}
+	return witness{parts[0], hash, raw[1:]}
+}
+
+func judgeCosigned() {
+	log, err := note.NewVerifier(os.Args[3])
+	must(err)
+	raw, err := os.ReadFile(os.Args[2])
+	must(err)
+	found, err := note.Open(raw, note.VerifierList(log, newWitness(os.Args[4])))
+	must(err)
+	fmt.Println("signatures:", len(found.Sigs), "unknown:", len(found.UnverifiedSigs))
+}
+
 func leaves(f folder, size int64) [][]byte {
 	var found [][]byte
 	for n := int64(0); n*256 < size; n++ {
@@ -80,6 +128,10 @@ func leaves(f folder, size int64) [][]byte {
 }
 
 func main() {
+	if os.Args[1] == "cosigned" {
+		judgeCosigned()
+		return
+	}
 	f := folder{os.Args[1]}
 	names, err := filepath.Glob(filepath.Join(f.path, "checkpoint", "*"))
 	must(err)

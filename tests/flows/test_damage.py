@@ -12,6 +12,7 @@ from onnx_models import two_models
 from scenes import Scene
 
 from modelkeep.core.errors import IntegrityError
+from modelkeep.core.rows import Alias
 
 KINDS = ("flip", "truncate", "swap", "delete")
 
@@ -73,7 +74,7 @@ def demand_healed(scene, path, raw, what):
             out = scene.folder / f"out-{version}"
             keep.restore(f"digits:{version}", out, force=True)
             assert scene.disk.read(out) == model.read_bytes(), what
-        assert ("digits", "prod", 1) in keep.opened.state.aliases()
+        assert Alias(model="digits", alias="prod", version=1) in keep.opened.state.rows(Alias)
         report = keep.check(read_data=True, repair=True)
         keep.ledger.verify(repair=True)
         # A second store without its newest head looks like one that waits for its next backup.

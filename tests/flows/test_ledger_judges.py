@@ -17,7 +17,8 @@ from modelkeep.core.entry import Entry
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.ledger import Sequencer
-from modelkeep.ledger.checkpoint import verifier_key
+from modelkeep.ledger.checkpoint import signed_checkpoint, verifier_key
+from modelkeep.ledger.cosignature import Witness, cosigned
 from modelkeep.ledger.log import LogReader
 from modelkeep.ledger.proof import inclusion_proof
 from modelkeep.ledger.tiles import log_prefix
@@ -107,3 +108,25 @@ def test_go_refuses_what_we_refuse(judge, tmp_path):
         assert judged(judge, log, store, 300).stdout.startswith("refused:")
         (log / name).write_bytes(raw)
     assert judged(judge, log, store, 300).stdout == "whole: 300\n"
+
+
+@needs_go
+def test_go_accepts_a_cosigned_checkpoint_and_refuses_a_changed_one(judge, tmp_path):
+    """The witness's rule is written anew in Go; the note around it is opened by sumdb/note."""
+    signer = Signer(Secret(b"w" * 32))
+    witness = Witness("example.org/witness", signer.public)
+    checkpoint = signed_checkpoint(ORIGIN, size=12, root=bytes(32), signer=SIGNER)
+    raw = cosigned(checkpoint, name=witness.name, signer=signer, at_s=1_700_000_000)
+    note = tmp_path / "note.txt"
+    words = [judge, "cosigned", note, verifier_key(ORIGIN, SIGNER.public), witness.verifier_key]
+
+    def said(text):
+        note.write_bytes(text)
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+    assert said(raw) == "signatures: 2 unknown: 0\n"
+    assert said(checkpoint.raw) == "signatures: 1 unknown: 0\n"
+    for at in range(len(raw) - 60, len(raw) - 3):  # within the cosignature
+        assert said(
+            raw[:at] + (b"B" if raw[at : at + 1] == b"A" else b"A") + raw[at + 1 :]
+        ) != said(raw)

@@ -12,8 +12,8 @@ import pytest
 from onnx_models import two_models
 from scenes import PASSPHRASE, Scene
 
-from modelkeep.crypto.secret import Secret
-from modelkeep.sdk.keep import Keep
+from modelkeep.core.rows import Alias
+from modelkeep.sdk.keep import Keep, means_of
 from modelkeep.sdk.recovery import Plan, restored_folder
 from modelkeep.testing.power import Fuse, PowerCut
 from modelkeep.wiring import KeepFolder
@@ -47,6 +47,12 @@ def revoke(scene: Scene, fuse: Fuse) -> None:
         keep.access.revoke_token(keep.access.tokens()[0].token_id)
 
 
+def principal(scene: Scene, fuse: Fuse) -> None:
+    with scene.open(fuse) as keep:
+        keep.access.new_principal("eve", roles=("caller",))
+        keep.access.disable_principal("eve")
+
+
 def backup(scene: Scene, fuse: Fuse) -> None:
     with scene.open(fuse) as keep:
         assert all(report.is_whole for report in keep.backup())
@@ -70,6 +76,7 @@ LIFE: tuple[tuple[str, Callable[[Scene, Fuse], None]], ...] = (
     ("configure", configure),
     ("revoke", revoke),
     ("backup-2", backup),
+    ("principal", principal),
 )
 
 
@@ -83,11 +90,13 @@ def demand_acknowledged(keep: Keep, done: list[str], folder: Path) -> None:
             keep.restore(f"digits:{version}", out, force=True)
             assert keep.folder.world.disk.read(out) == two_models()[version - 1].read_bytes()
     if "alias" in done:
-        assert ("digits", "prod", 1) in keep.opened.state.aliases()
+        assert Alias(model="digits", alias="prod", version=1) in keep.opened.state.rows(Alias)
     if "token" in done:
         assert [each.principal for each in keep.access.tokens()] == ["alice"]
     if "revoke" in done:
         assert keep.access.tokens()[0].revoked
+    if "principal" in done:
+        assert [(each.name, each.disabled) for each in keep.access.principals()] == [("eve", True)]
     assert keep.check(read_data=True).is_whole
     for _, report in keep.ledger.verify():
         assert report.is_whole, report.findings
@@ -134,9 +143,7 @@ def test_a_cut_before_any_change_of_a_recovery_leaves_one_that_can_be_run_again(
     before = scene.image()
 
     def recover(fuse: Fuse) -> None:
-        plan = Plan(
-            target=scene.keep_path, source=scene.offsite, passphrase=Secret(PASSPHRASE.encode())
-        )
+        plan = Plan(target=scene.keep_path, source=scene.offsite, means=means_of(PASSPHRASE))
         restored_folder(plan, KeepFolder(scene.keep_path, scene.world(fuse)), lambda _: 0.0)
 
     whole = Fuse()

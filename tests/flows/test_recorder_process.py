@@ -6,15 +6,12 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from recorder_service import ORIGIN, PUBLIC, Service
 
-import modelkeep
 from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.journal_file import JournalFile
 from modelkeep.adapters.recorder_client import (
@@ -23,105 +20,11 @@ from modelkeep.adapters.recorder_client import (
     RecordRequest,
     framed,
 )
-from modelkeep.adapters.store_folder import FolderStore
 from modelkeep.core.entry import Entry
 from modelkeep.core.errors import UnavailableError, UsageError
-from modelkeep.core.record import to_json
-from modelkeep.crypto.secret import Secret
-from modelkeep.crypto.signatures import Signer
-from modelkeep.flows.ledger_read import LogAccess, read_entries
+from modelkeep.flows.ledger_read import read_entries
 from modelkeep.ledger.batch import batch_of, prove_record, verify_record
 from modelkeep.ledger.log import LogReader
-from modelkeep.ledger.settings import LedgerSettings
-from modelkeep.ledger.verify import verified_log
-from modelkeep.workers.plan import RecorderPlan, StorePlan
-
-ORIGIN = "example.org/keep/main"
-SEED, BODY_KEY = b"s" * 32, b"b" * 32
-PUBLIC = Signer(Secret(SEED)).public
-SOURCES = str(Path(modelkeep.__file__).parent.parent)
-
-
-def memory_file(name, raw):
-    fd = os.memfd_create(name)
-    os.write(fd, raw)
-    return fd
-
-
-class Service:
-    """What a supervisor holds for a recorder."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.run_folder = folder / ("deep" * 25) / "run"
-        self.run_folder.mkdir(parents=True)
-        folder_fd = os.open(self.run_folder, os.O_RDONLY)
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(f"/proc/self/fd/{folder_fd}/recorder.sock")
-        self.listener.listen(64)
-        os.close(folder_fd)
-        self.lifeline, self.lifeline_held = os.pipe()
-        self.seed = memory_file("seed", SEED)
-        self.body_key = memory_file("body-key", BODY_KEY)
-        self.plan = RecorderPlan(
-            listen_fd=self.listener.fileno(),
-            lifeline_fd=self.lifeline,
-            sign_seed_fd=self.seed,
-            body_key_fd=self.body_key,
-            origin=ORIGIN,
-            wal_folder=str(folder / "wal"),
-            journals_folder=str(folder / "journals"),
-            stores=(
-                StorePlan(label="main", path=str(folder / "main")),
-                StorePlan(label="offsite", path=str(folder / "offsite")),
-            ),
-            settings=LedgerSettings(),
-        )
-        self.process = None
-
-    def start(self):
-        plan_fd = memory_file("plan", to_json(self.plan))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "modelkeep.workers.recorder", "--plan-fd", str(plan_fd)],
-            pass_fds=(
-                self.listener.fileno(),
-                self.lifeline,
-                self.seed,
-                self.body_key,
-                plan_fd,
-            ),
-            env={"PYTHONPATH": SOURCES},
-        )
-        os.close(plan_fd)
-        return self
-
-    def ended(self, number):
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def client(self, timeout_s=20.0):
-        return RecorderClient(self.run_folder, timeout_s=timeout_s)
-
-    def store(self, label):
-        return FolderStore(self.folder / label, label)
-
-    def access(self, label="main"):
-        return LogAccess(self.store(label), ORIGIN, PUBLIC, Secret(BODY_KEY))
-
-    def report(self, label):
-        return verified_log(
-            self.store(label), origin=ORIGIN, public=PUBLIC, body_key=Secret(BODY_KEY)
-        )
-
-    def close(self):
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self.listener.close()
-        for fd in {self.lifeline, self.seed, self.body_key}:
-            os.close(fd)
-        if self.lifeline_held >= 0:
-            os.close(self.lifeline_held)
 
 
 @pytest.fixture

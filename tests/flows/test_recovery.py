@@ -8,7 +8,8 @@ from onnx_models import two_models
 from scenes import PASSPHRASE, Scene
 
 from modelkeep.core.errors import IntegrityError, MissingError, RefusedError
-from modelkeep.crypto.secret import Secret
+from modelkeep.core.rows import Alias
+from modelkeep.sdk.keep import means_of
 from modelkeep.sdk.recovery import Plan, restored_folder
 from modelkeep.testing.power import Fuse
 from modelkeep.wiring import KeepFolder
@@ -37,7 +38,7 @@ def recovered(scene, *, passphrase=PASSPHRASE, expected=None):
     plan = Plan(
         target=scene.keep_path,
         source=scene.offsite,
-        passphrase=Secret(passphrase.encode()),
+        means=means_of(passphrase),
         expected=expected,
     )
     folder = KeepFolder(scene.keep_path, scene.world(Fuse()))
@@ -54,7 +55,7 @@ def test_everything_that_was_backed_up_comes_back(scene):
     assert recovered(scene).lost == ()
     with scene.open() as keep:
         assert [each.version for each in keep.models()] == [1]
-        assert keep.opened.state.aliases() == (("digits", "prod", 1),)
+        assert keep.opened.state.rows(Alias) == (Alias(model="digits", alias="prod", version=1),)
         assert [token.principal for token in keep.access.tokens()] == ["alice"]
         kinds = [entry.kind for _, entry in keep.ledger.entries()]
         assert kinds[keep.opened.epochs[-1].base] == "ledger.resumed"
@@ -175,7 +176,7 @@ def test_a_backup_writes_nothing_into_another_keeps_store(scene, tmp_path):
 
 
 def test_a_backup_reads_back_what_it_vouches_for(scene):
-    for kind in ("root", "keyring", "envelope", "pack"):
+    for kind in ("config", "keyring", "envelope", "pack"):
         for path, _ in scene.disk.walk(scene.offsite / kind):
             raw = scene.disk.read(path)
             scene.disk.rewrite(path, raw[:-1] + bytes([raw[-1] ^ 1]))

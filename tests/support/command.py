@@ -141,8 +141,8 @@ class Desk:
         return self.json("admit", model.file, "--name", name, "--canary", model.canary)
 
     def kinds(self) -> list[str]:
-        """Kinds of all ledger entries, in order."""
-        return [each["kind"] for each in self.entries()]
+        """Kinds of all ledger entries, in order, but for the one that every opening makes."""
+        return [each["kind"] for each in self.entries() if each["kind"] != "key.used"]
 
     def entries(self, kind: str = "") -> list[dict[str, Any]]:
         """Ledger entries, in order."""
@@ -176,13 +176,15 @@ def _hear_interrupts() -> None:
 class Process:
     """A command as a process of its own, in a session of its own, so that nothing escapes us."""
 
-    def __init__(self, *words: object, fds: tuple[int, ...] = (), **options: Any) -> None:
+    def __init__(
+        self, *words: object, fds: tuple[int, ...] = (), into: Any = subprocess.PIPE, **options: Any
+    ) -> None:
         command = [sys.executable, "-P", "-m", "modelkeep", *map(str, words)]
         self.popen = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=into,
+            stderr=into,
             text=True,
             start_new_session=True,
             pass_fds=fds,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelkeep.adapters.keyholder_local import local_keyholder
 from modelkeep.adapters.state_sqlite import SqliteState
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.sdk.keep import Keep
@@ -43,6 +44,7 @@ class Scene:
             clock=SteppingClock(),
             entropy=SeededEntropy(self.seed + len(self.disk.walk(self.folder))),
             open_state=lambda path: CuttingState(SqliteState(path), fuse),
+            keyholder=lambda means: local_keyholder(means, entropy=SeededEntropy(self.seed + 1)),
         )
 
     def open(self, fuse: Fuse | None = None) -> Keep:

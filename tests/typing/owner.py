@@ -62,7 +62,7 @@ def refused(keep: Keep, file: Path) -> str:
 
 
 def misused(keep: Keep) -> None:
-    Keep("folder")  # type: ignore[call-arg]
+    Keep("folder", passphrase=7)  # type: ignore[arg-type]
     Keep("folder", "passphrase")  # type: ignore[call-arg]
     keep.admit("file")  # type: ignore[call-arg]
     keep.admit("file", "digits")  # type: ignore[call-arg]

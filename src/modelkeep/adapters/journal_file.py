@@ -14,29 +14,39 @@ bad one and what follows it is cut off. A bad frame *before* a mark was durable 
 damage, never repaired here. A segment whose header is torn holds nothing yet and is made again;
 frames are written to a segment only after its header and its name are durable.
 
+A full disk (`ledger.full`) is met in two ways. The journal of control entries has a reserve
+(`adapters.reserve`), given up when an append finds no room, and tries once more. A journal of calls
+is told the other's `full` file: while it is there nothing is appended, so that calls do not eat
+what was kept for control entries.
+
 There is one writer at a time; who that is, is decided above (a lock on the keep). A file that
 grew by another hand is noticed before the next append and refused.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelkeep.adapters.disk import Disk
-from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError, UsageError
+from modelkeep.adapters.journal_errors import NO_ROOM, damaged, expired, full
+from modelkeep.adapters.journal_segment import NOTED_EVERY, Segment
+from modelkeep.adapters.reserve import Reserve
+from modelkeep.core.errors import IntegrityError, UnavailableError, UsageError
 from modelkeep.kernels.frames import (
     FRAME_BYTES_MAX,
     FRAME_HEAD_BYTES,
     HEADER_BYTES,
     MARK_BYTES,
     Piece,
-    frame_head,
+    framed,
     header_bytes,
+    last_mark,
     mark_bytes,
     marks_after,
     parsed_piece,
@@ -44,34 +54,12 @@ from modelkeep.kernels.frames import (
 
 # 64 MiB scan in half a second when a writer opens its last segment.
 SEGMENT_BYTES_MAX = 64 * 1024 * 1024
+SEGMENT_FRAMES_MAX = 65_536
 
 _NAME = re.compile(r"(?P<first>[0-9]{20})\.journal")
 _BLOCK_BYTES = 1024 * 1024
-# Every so many frames a segment's index remembers where one starts.
-_INDEX_EVERY = 256
-
-
-@dataclass(slots=True)
-class _Segment:
-    """One file: its first position, and offsets of some frames for quick seeks."""
-
-    first: int
-    path: Path
-    positions: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-
-    def note(self, position: int, offset: int) -> None:
-        """Remember that the frame of a position starts (or will start) at an offset."""
-        if not self.positions or position >= self.positions[-1] + _INDEX_EVERY:
-            self.positions.append(position)
-            self.offsets.append(offset)
-
-    def seek(self, position: int) -> tuple[int, int]:
-        """The last remembered (position, offset) at or before a position."""
-        at = bisect_right(self.positions, position) - 1
-        if at < 0:
-            return self.first, HEADER_BYTES
-        return self.positions[at], self.offsets[at]
+# How far from its end a reader looks for a mark at or before what it wants.
+_TAIL_BYTES = 256 * 1024
 
 
 class JournalFile:
@@ -80,6 +68,9 @@ class JournalFile:
     Args:
         folder: holds the segments and nothing else.
         segment_bytes_max: a segment that has reached it gets no further append.
+        segment_frames_max: nor one that holds so many frames.
+        reserve_bytes: room that is kept for when the disk is full.
+        refused_by: while this file is there, nothing is appended.
         writable: whether this is the one writer; a reader creates and repairs nothing.
     """
 
@@ -89,14 +80,20 @@ class JournalFile:
         folder: Path,
         *,
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
+        segment_frames_max: int = SEGMENT_FRAMES_MAX,
+        reserve_bytes: int = 0,
+        refused_by: Path | None = None,
         writable: bool,
     ) -> None:
         self._disk = disk
         self._folder = folder
         self._segment_bytes_max = segment_bytes_max
+        self._segment_frames_max = segment_frames_max
+        self._reserve = Reserve(disk, folder, size_bytes=reserve_bytes) if reserve_bytes else None
+        self._refused_by = refused_by
         self._writable = writable
         self._lock = threading.Lock()  # one thread appends while another reads and drops
-        self._segments: list[_Segment] = []
+        self._segments: list[Segment] = []
         self._size_bytes = 0
         self._next = 0
         self._suspect = False
@@ -111,7 +108,7 @@ class JournalFile:
         """Write all frames with one sync; see the port.
 
         Raises:
-            UnavailableError: `journal.write`.
+            UnavailableError: `journal.write`, or `ledger.full` when the disk has no room.
             UsageError: `journal.frame_size`, when a frame is beyond FRAME_BYTES_MAX.
         """
         if not self._writable or self._closed:
@@ -126,10 +123,14 @@ class JournalFile:
             if not frames:
                 return first
             try:
-                self._repair()
-                if self._size_bytes >= self._segment_bytes_max:
-                    self._add_segment(first)
-                self._write(frames)
+                if self._refused_by is not None and self._disk.size(self._refused_by) is not None:
+                    raise OSError(errno.ENOSPC, "what is left is kept for control entries")
+                try:
+                    self._append(frames)
+                except OSError as error:
+                    if error.errno not in NO_ROOM or not self._give_up_reserve():
+                        raise
+                    self._append(frames)
             except OSError as error:
                 raise self._unavailable("journal.write", error) from error
             return first
@@ -139,13 +140,13 @@ class JournalFile:
 
         Raises:
             IntegrityError: `journal.damaged`.
-            MissingError: `journal.pruned`.
+            MissingError: `journal.expired`.
             UnavailableError: `journal.read`.
         """
         try:
             yield from self._read(start)
         except FileNotFoundError:
-            raise self._pruned(start) from None
+            raise expired(self._folder, start) from None
         except OSError as error:
             raise self._unavailable("journal.read", error) from error
 
@@ -158,7 +159,7 @@ class JournalFile:
             if not segments:
                 return 0
             last = segments[-1]
-            position, offset = last.seek(2**64)
+            position, offset = self._seek(last, 2**64)
             for piece in self._marked(last, position, offset):
                 position = piece.next_position
         except OSError as error:
@@ -173,18 +174,36 @@ class JournalFile:
             raise self._unavailable("journal.read", error) from error
         return segments[0].first if segments else 0
 
+    def segments(self) -> list[Segment]:
+        """The files that are here now, oldest first."""
+        try:
+            return list(self._listed())
+        except OSError as error:
+            raise self._unavailable("journal.read", error) from error
+
     def drop_before(self, position: int) -> None:
-        """Delete whole segments before a position, oldest first; see the port."""
-        if not self._writable:
-            raise AssertionError("only the writer drops")
+        """Delete whole segments before a position, oldest first; see the port.
+
+        The last segment always stays, so one other process may keep a journal's retention while
+        its writer appends.
+        """
         with self._lock:
             try:
-                while len(self._segments) > 1 and self._segments[1].first <= position:
-                    self._disk.unlink(self._segments[0].path)
-                    self._segments = self._segments[1:]
+                segments = self._listed()
+                while len(segments) > 1 and segments[1].first <= position:
+                    self._disk.unlink(segments[0].path)
+                    self._segments = segments = segments[1:]
                     self._disk.sync_folder(self._folder)
             except OSError as error:
                 raise self._unavailable("journal.write", error) from error
+
+    def is_out_of_room(self) -> bool:
+        """Whether the reserve was given up; `restore_room` ends that."""
+        return self._reserve is not None and self._reserve.is_given_up()
+
+    def restore_room(self) -> bool:
+        """Take the reserve again if it is not held; whether it is held now."""
+        return self._reserve is None or self._reserve.restore()
 
     def close(self) -> None:
         """Make the last mark durable and stop; idempotent."""
@@ -201,19 +220,27 @@ class JournalFile:
 
     # -- writing: the lock is held ------------------------------------------------------------
 
+    def _append(self, frames: Sequence[bytes]) -> None:
+        self._repair()
+        is_long = self._next - self._segments[-1].first >= self._segment_frames_max
+        if is_long or self._size_bytes >= self._segment_bytes_max:
+            self._add_segment(self._next)
+        self._write(frames)
+
+    def _give_up_reserve(self) -> bool:
+        return self._reserve is not None and self._reserve.give_up()
+
     def _write(self, frames: Sequence[bytes]) -> None:
         last = self._segments[-1]
-        parts: list[bytes] = []
-        position, offset = self._next, self._size_bytes
-        for frame in frames:
-            last.note(position, offset)
-            parts.append(frame_head(position, frame))
-            parts.append(frame)
-            position += 1
-            offset += FRAME_HEAD_BYTES + len(frame)
+        raws = framed(frames, first=self._next)
+        offset = self._size_bytes
+        for at in range(0, len(raws), NOTED_EVERY):
+            last.note(self._next + at, offset)
+            offset += sum(map(len, raws[at : at + NOTED_EVERY]))
+        position = self._next + len(raws)
         self._suspect = True  # until the bytes are durable: whatever interrupts us, cut them off
         try:
-            self._disk.append(last.path, b"".join(parts))
+            self._disk.append(last.path, b"".join(raws))
             self._disk.sync(last.path)
         except OSError:
             self._repair_quietly()
@@ -262,11 +289,14 @@ class JournalFile:
         self._disk.sync_folder(self._folder)
         if self._segments:
             self._disk.release(self._segments[-1].path)
-        self._segments = [*self._segments, _Segment(first, path)]
+        self._segments = [*self._segments, Segment(first, path)]
         self._size_bytes = HEADER_BYTES
 
     def _open_for_writing(self) -> None:
         self._disk.make_folder(self._folder)
+        if self._reserve is not None and not self._reserve.restore():
+            with contextlib.suppress(OSError):
+                self._reserve.give_up()  # there is no room for it: the disk counts as full
         self._segments = self._listed()
         if not self._segments:
             self._add_segment(0)
@@ -288,21 +318,26 @@ class JournalFile:
             self._disk.truncate(last.path, end)
         self._disk.sync(last.path)
         self._next, self._size_bytes = position, end
-        if not is_marked:
+        if is_marked:
+            return
+        try:
             self._disk.append(last.path, mark_bytes(position))
-            self._size_bytes = end + MARK_BYTES
+        except OSError:
+            self._suspect = True  # a full disk; readers see the frames after the next mark
+            return
+        self._size_bytes = end + MARK_BYTES
 
     # -- reading ------------------------------------------------------------------------------
 
     def _read(self, start: int) -> Iterator[tuple[int, bytes]]:
         segments = self._listed()
         if segments and start < segments[0].first:
-            raise self._pruned(start)
+            raise expired(self._folder, start)
         firsts = [segment.first for segment in segments]
         for at in range(max(bisect_right(firsts, start) - 1, 0), len(segments)):
             segment = segments[at]
             with self._lock:
-                position, offset = segment.seek(start)
+                position, offset = self._seek(segment, start)
             is_last = at == len(segments) - 1
             pieces = (
                 self._marked(segment, position, offset)
@@ -313,7 +348,20 @@ class JournalFile:
                 if piece.position >= start and piece.payload is not None:
                     yield piece.position, piece.payload
 
-    def _listed(self) -> list[_Segment]:
+    def _seek(self, segment: Segment, start: int) -> tuple[int, int]:
+        """Where to begin to parse for a position: what is remembered, or a mark near the end."""
+        position, offset = segment.seek(start)
+        if self._writable or start - position < NOTED_EVERY:
+            return position, offset
+        size_bytes = self._disk.size(segment.path) or 0
+        begin = max(size_bytes - _TAIL_BYTES, offset)
+        tail = self._disk.read(segment.path, begin, size_bytes - begin)
+        found = last_mark(tail, position_max=start)
+        if found is None or found[0] < position:
+            return position, offset
+        return found[0], begin + found[1]
+
+    def _listed(self) -> list[Segment]:
         """The segments as they are now; a reader keeps what it knows of those still there."""
         if self._writable and self._segments:
             return self._segments
@@ -323,12 +371,12 @@ class JournalFile:
             match = _NAME.fullmatch(path.name)
             if match is not None and path.parent == self._folder:
                 first = int(match["first"])
-                found.append(known.get(first) or _Segment(first, path))
+                found.append(known.get(first) or Segment(first, path))
         self._segments = found
         return found
 
     def _whole(
-        self, segment: _Segment, position: int, offset: int, *, until: int
+        self, segment: Segment, position: int, offset: int, *, until: int
     ) -> Iterator[Piece]:
         """The frames of a segment that has a successor: all of it was durable."""
         size_bytes = self._disk.size(segment.path)
@@ -339,9 +387,9 @@ class JournalFile:
             offset = piece.end
             yield from self._noted(segment, (piece,))
         if position != until or offset != size_bytes:
-            raise self._damaged(segment, position, "a segment does not end where the next starts")
+            raise damaged(segment.path, position, "a segment does not end where the next starts")
 
-    def _marked(self, segment: _Segment, position: int, offset: int) -> Iterator[Piece]:
+    def _marked(self, segment: Segment, position: int, offset: int) -> Iterator[Piece]:
         """The frames of the last segment up to its last mark (the writer: up to what it synced).
 
         A read that meets damage is repeated once from there, because the writer may have cut off
@@ -367,7 +415,7 @@ class JournalFile:
                 continue
             return
 
-    def _noted(self, segment: _Segment, pieces: Sequence[Piece]) -> Iterator[Piece]:
+    def _noted(self, segment: Segment, pieces: Sequence[Piece]) -> Iterator[Piece]:
         """Pass pieces on; a reader remembers where they lie (a writer did when it wrote them)."""
         for piece in pieces:
             if piece.payload is not None and not self._writable:
@@ -375,7 +423,7 @@ class JournalFile:
             yield piece
 
     def _pieces(
-        self, segment: _Segment, position: int, offset: int, size_bytes: int
+        self, segment: Segment, position: int, offset: int, size_bytes: int
     ) -> Iterator[Piece]:
         """Parse frames and marks from an offset; stop at the first torn one.
 
@@ -384,7 +432,7 @@ class JournalFile:
         """
         if offset == HEADER_BYTES and not self._has_header(segment):
             if size_bytes > HEADER_BYTES:
-                raise self._damaged(segment, segment.first, "its header is not valid")
+                raise damaged(segment.path, segment.first, "its header is not valid")
             return
         buffer, base, at = b"", offset, 0
         while base + at < size_bytes:
@@ -408,35 +456,17 @@ class JournalFile:
             at = piece.end - base
             position = piece.next_position
 
-    def _demand_torn(self, segment: _Segment, offset: int, position: int, size_bytes: int) -> None:
+    def _demand_torn(self, segment: Segment, offset: int, position: int, size_bytes: int) -> None:
         """Bad bytes are a torn tail unless a later mark says that they were durable."""
         if marks_after(self._disk.read(segment.path, offset, size_bytes - offset), position):
-            raise self._damaged(segment, position, "bytes that were durable are not valid")
+            raise damaged(segment.path, position, "bytes that were durable are not valid")
 
-    def _has_header(self, segment: _Segment) -> bool:
+    def _has_header(self, segment: Segment) -> bool:
         return self._disk.read(segment.path, 0, HEADER_BYTES) == header_bytes(segment.first)
 
-    # -- errors -------------------------------------------------------------------------------
-
-    def _damaged(self, segment: _Segment, position: int, why: str) -> IntegrityError:
-        return IntegrityError(
-            "journal.damaged",
-            f"journal {self._folder.name}, {segment.path.name}, frame {position}: {why}",
-            hint="keep the file as evidence; what the ledger committed of it is in its batches",
-            journal=self._folder.name,
-            segment=segment.path.name,
-            position=position,
-        )
-
-    def _pruned(self, start: int) -> MissingError:
-        return MissingError(
-            "journal.pruned",
-            f"frame {start} of journal {self._folder.name} is no longer kept",
-            journal=self._folder.name,
-            position=start,
-        )
-
     def _unavailable(self, code: str, error: OSError) -> UnavailableError:
+        if error.errno in NO_ROOM:
+            return full(self._folder, error)
         return UnavailableError(
             code,
             f"journal {self._folder.name}: {error.strerror or error}",

@@ -7,6 +7,7 @@ from modelkeep.core.record import Record, from_json, to_json
 from modelkeep.crypto.aead import opened_blob, sealed_blob
 from modelkeep.crypto.kdf import SALT_BYTES, Argon2Settings, key_from_passphrase
 from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.wrapped_key import demand_bounded
 from modelkeep.ports.entropy import Entropy
 
 _PURPOSE = "keysource/passphrase"
@@ -41,6 +42,7 @@ class PassphraseSource:
         return to_json(_Wrapped(kdf="argon2id", settings=self._settings, salt=salt, box=box))
 
     def unwrap(self, wrapped: bytes) -> Secret:
+        demand_bounded(wrapped)
         parts = from_json(_Wrapped, wrapped, what="the wrapped root key")
         if parts.kdf != "argon2id":
             raise IntegrityError("keysource.kdf", f"unknown key derivation {parts.kdf[:40]!r}")

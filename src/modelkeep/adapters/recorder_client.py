@@ -92,7 +92,7 @@ class RecorderClient:
         """Append entries in order; see the port.
 
         Raises:
-            UnavailableError: `ledger.unavailable`.
+            UnavailableError: `ledger.unavailable`, or `ledger.full` when the disk has no room.
             UsageError: `ledger.request_size` or `ledger.entry_size`.
         """
         message = framed(RecordRequest(entries=tuple(entries)))
@@ -113,6 +113,8 @@ class RecorderClient:
             ) from error
         if reply.code == "ledger.entry_size":
             raise UsageError("ledger.entry_size", reply.message, hint="keep facts short")
+        if reply.code == "ledger.full":
+            raise UnavailableError("ledger.full", reply.message, hint="free some space")
         if reply.code or reply.first < 0:
             raise UnavailableError("ledger.unavailable", reply.message, cause=reply.code)
         return reply.first

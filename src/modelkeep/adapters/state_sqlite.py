@@ -1,8 +1,12 @@
-"""State in one SQLite file: write-ahead log, synchronous=FULL, a transaction per batch."""
+"""State in one SQLite file: write-ahead log, synchronous=FULL, a transaction per batch.
+
+The file's `user_version` names the layout. A file of another layout counts as absent: its tables
+are dropped in one transaction, and the next replay fills it from the ledger. Not the file is
+replaced but what is in it, so a gateway that still reads it finds no keys rather than old ones.
+"""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,31 +15,30 @@ from urllib.parse import quote
 
 from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, UnavailableError
-from modelkeep.ports.state import Applied, Token
+from modelkeep.core.projection import Change, projected
+from modelkeep.core.record import to_json
+from modelkeep.core.rows import TABLES, Applied, R, row_of
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS applied (
-    one INTEGER PRIMARY KEY CHECK (one = 1), entries INTEGER NOT NULL, head INTEGER NOT NULL,
-    snapshot TEXT NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS tokens (
-    token_id TEXT PRIMARY KEY, secret_sha256 TEXT NOT NULL, principal TEXT NOT NULL,
-    tenant TEXT NOT NULL, scopes TEXT NOT NULL, expires_ns INTEGER NOT NULL,
-    revoked INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS aliases (
-    model TEXT NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL,
-    PRIMARY KEY (model, alias)
-) STRICT;
-INSERT OR IGNORE INTO applied VALUES (1, 0, 0, '');
-"""
+LAYOUT = 2  # `PRAGMA user_version`; layout 1 had a table of its own for each kind and said 0
+_SCHEMA = (
+    """CREATE TABLE applied (
+        one INTEGER PRIMARY KEY CHECK (one = 1), entries INTEGER NOT NULL, head INTEGER NOT NULL,
+        snapshot TEXT NOT NULL
+    ) STRICT""",
+    """CREATE TABLE state_rows (
+        kind TEXT NOT NULL, key TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, key)
+    ) STRICT, WITHOUT ROWID""",
+    "INSERT INTO applied VALUES (1, 0, 0, '')",
+    f"PRAGMA user_version={LAYOUT}",
+)
 
 
 class SqliteState:
     """State behind one connection; use it from one thread."""
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
-        try:
+        self._path = path
+        with self._translating():
             if readonly:
                 address = f"file:{quote(path.as_posix())}?mode=ro"
                 self._database = sqlite3.connect(address, uri=True, isolation_level=None)
@@ -44,11 +47,15 @@ class SqliteState:
                 path.chmod(0o600)
                 self._database.execute("PRAGMA journal_mode=WAL")
                 self._database.execute("PRAGMA synchronous=FULL")
-                self._database.executescript(_SCHEMA)
             self._database.execute("PRAGMA busy_timeout=5000")
-        except sqlite3.Error as error:
-            raise _translated(error, path) from error
-        self._path = path
+            if not readonly:
+                self._lay_out()
+            elif self._layout() != LAYOUT:
+                raise UnavailableError(
+                    "state.layout",
+                    f"the State database {path.name} is of another release of modelkeep",
+                    hint="any verb of this release that opens the keep makes it anew",
+                )
 
     def applied(self) -> Applied:
         with self._translating():
@@ -56,41 +63,21 @@ class SqliteState:
         return Applied(entries=row[0], head=row[1], snapshot=row[2])
 
     def apply(self, first: int, entries: Sequence[Entry]) -> None:
-        with self._translating():
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                applied = self.applied().entries
-                if first > applied:
-                    raise AssertionError(f"state has {applied} entries, got {first} next")
-                for entry in entries[applied - first :]:
-                    self._apply(entry)
-                reached = max(applied, first + len(entries))
-                self._database.execute("UPDATE applied SET entries=?", (reached,))
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
-
-    def tokens(self) -> tuple[Token, ...]:
-        with self._translating():
-            rows = self._database.execute("SELECT * FROM tokens ORDER BY token_id").fetchall()
-        return tuple(
-            Token(
-                token_id=row[0],
-                secret_sha256=row[1],
-                principal=row[2],
-                tenant=row[3],
-                scopes=tuple(json.loads(row[4])),
-                expires_ns=row[5],
-                revoked=bool(row[6]),
+        with self._translating(), self._transaction():
+            applied, changes = projected(self.applied(), first, entries, self._present)
+            for change in changes:
+                self._write(change)
+            self._database.execute(
+                "UPDATE applied SET entries=?, head=?, snapshot=?",
+                (applied.entries, applied.head, applied.snapshot),
             )
-            for row in rows
-        )
 
-    def aliases(self) -> tuple[tuple[str, str, int], ...]:
+    def rows(self, kind: type[R]) -> tuple[R, ...]:
         with self._translating():
-            rows = self._database.execute("SELECT * FROM aliases ORDER BY model, alias").fetchall()
-        return tuple((row[0], row[1], row[2]) for row in rows)
+            found = self._database.execute(
+                "SELECT key, body FROM state_rows WHERE kind=? ORDER BY key", (TABLES[kind],)
+            ).fetchall()
+        return tuple(row_of(kind, body, key=key) for key, body in found)
 
     def revision(self) -> int:
         with self._translating():
@@ -99,35 +86,48 @@ class SqliteState:
     def close(self) -> None:
         self._database.close()
 
-    def _apply(self, entry: Entry) -> None:
-        facts = entry.facts
-        if entry.kind == "token.created":
-            scopes = facts["scopes"]
+    def _present(self, kind: type[R], key: str) -> R | None:
+        found = self._database.execute(
+            "SELECT body FROM state_rows WHERE kind=? AND key=?", (TABLES[kind], key)
+        ).fetchone()
+        return None if found is None else row_of(kind, found[0], key=key)
+
+    def _write(self, change: Change) -> None:
+        if change.row is None:
             self._database.execute(
-                "INSERT OR REPLACE INTO tokens VALUES (?, ?, ?, ?, ?, ?, 0)",
-                (
-                    facts["token_id"],
-                    facts["secret_sha256"],
-                    facts["principal"],
-                    entry.tenant,
-                    json.dumps(scopes),
-                    facts["expires_ns"],
-                ),
+                "DELETE FROM state_rows WHERE kind=? AND key=?", (change.table, change.key)
             )
-        elif entry.kind == "token.revoked":
+        else:
             self._database.execute(
-                "UPDATE tokens SET revoked=1 WHERE token_id=?", (facts["token_id"],)
+                "INSERT OR REPLACE INTO state_rows VALUES (?, ?, ?)",
+                (change.table, change.key, to_json(change.row)),
             )
-        elif entry.kind == "vault.committed":
-            self._database.execute(
-                "UPDATE applied SET head=?1, snapshot=?2 WHERE head < ?1",
-                (facts["head"], facts["snapshot"]),
-            )
-        elif entry.kind == "alias.set":
-            self._database.execute(
-                "INSERT OR REPLACE INTO aliases VALUES (?, ?, ?)",
-                (facts["model"], facts["alias"], facts["version"]),
-            )
+
+    def _layout(self) -> int:
+        return int(self._database.execute("PRAGMA user_version").fetchone()[0])
+
+    def _lay_out(self) -> None:
+        """Make the tables, in place of those of another layout."""
+        if self._layout() == LAYOUT:
+            return
+        with self._transaction():
+            if self._layout() == LAYOUT:  # somebody else was faster
+                return
+            old = self._database.execute("SELECT name FROM sqlite_schema WHERE type='table'")
+            for (name,) in old.fetchall():
+                self._database.execute('DROP TABLE "{}"'.format(name.replace('"', '""')))
+            for statement in _SCHEMA:
+                self._database.execute(statement)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
 
     @contextmanager
     def _translating(self) -> Iterator[None]:

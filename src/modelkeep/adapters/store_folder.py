@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modelkeep.adapters.disk import Disk, RealDisk
+from modelkeep.adapters.sync_together import sync_together
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.core.limits import OBJECT_BYTES_MAX
 from modelkeep.core.names import checked_object_name, is_object_name
+from modelkeep.ports.batch_store import Object
 from modelkeep.ports.store import ObjectStat
 
 _TEMPORARY = ".tmp"
@@ -21,7 +23,8 @@ class FolderStore:
 
     Write order of `put`: temporary file -> bytes durable -> hard link under the final name (which
     fails if the name is taken, so two writers cannot both win) -> name durable. A crash leaves at
-    most a file in `.tmp`, which no name can reach.
+    most files in `.tmp`, which no name can reach. `put_new` takes each step for all objects before
+    the next one, so that the file system makes them durable together.
     """
 
     def __init__(self, path: Path, label: str, disk: Disk | None = None) -> None:
@@ -45,6 +48,35 @@ class FolderStore:
             self._disk.sync_folder(target.parent)
         except OSError as error:
             raise self._unavailable("store.write", name, error) from error
+
+    def put_new(self, objects: Sequence[Object]) -> list[Object]:
+        taken: list[Object] = []
+        fresh: list[tuple[Path, Path, Object]] = []
+        holding = self.path / _TEMPORARY
+        try:
+            self._disk.make_folder(holding)
+            for each in objects:
+                target = self.path / checked_object_name(each[0])
+                if self._disk.size(target) is not None:
+                    taken.append(each)
+                    continue
+                self._disk.make_folder(target.parent)
+                fresh.append((holding / os.urandom(12).hex(), target, each))
+                self._disk.create(fresh[-1][0], each[1])
+            sync_together(self._disk, [temporary for temporary, _, _ in fresh])
+            for temporary, target, each in fresh:
+                try:
+                    self._disk.link(temporary, target)
+                except FileExistsError:
+                    taken.append(each)
+            for folder in dict.fromkeys(target.parent for _, target, _ in fresh):
+                self._disk.sync_folder(folder)
+        except OSError as error:
+            raise self._unavailable("store.write", f"{len(objects)} objects", error) from error
+        finally:
+            for temporary, _, _ in fresh:
+                self._disk.unlink(temporary)
+        return taken
 
     def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
         path = self.path / checked_object_name(name)

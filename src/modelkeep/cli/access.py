@@ -1,28 +1,33 @@
-"""Verbs about who may call: tokens new, list, revoke."""
+"""Verbs about who may do what: tokens, principals, roles, tenants, approvals."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import time
+from pathlib import Path
 
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, print_table
+from modelkeep.cli.output import print_json, print_table, safe_text
 from modelkeep.core.errors import UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
+from modelkeep.core.record import as_plain
+from modelkeep.core.rows import RegisteredPrincipal
+from modelkeep.crypto.secret import Secret
 
 S_PER_DAY = 86_400
+API_KEY_BYTES_MAX = 1024  # a key has 63; a file may end in blank lines
 DAYS_MAX = 36_500  # a hundred years: far inside what 64 bits of nanoseconds hold
 
 
 def token_new(options: argparse.Namespace) -> int:
     """Make an API key and show it, once."""
     expires_ns = _expires_ns(options.days)
-    scopes = tuple(options.scope) or ("infer:*",)
     with opened(options) as keep:
         token_id, text = keep.access.new_token(
-            options.principal, scopes=scopes, expires_ns=expires_ns
+            options.principal, scopes=tuple(options.scope) or None, expires_ns=expires_ns
         )
+        scopes = next(each.scopes for each in keep.access.tokens() if each.token_id == token_id)
     if options.json:
         print_json({"token_id": token_id, "api_key": text.reveal().decode(), "scopes": scopes})
     else:
@@ -63,6 +68,172 @@ def token_revoke(options: argparse.Namespace) -> int:
     else:
         print(f"revoked {options.token_id}; a running gateway refuses it from now on")
     return 0
+
+
+def principal_new(options: argparse.Namespace) -> int:
+    """Register a principal."""
+    with opened(options) as keep:
+        row = keep.access.new_principal(
+            options.principal, roles=options.role, tenant=options.tenant
+        )
+    return _said(options, row, f"{row.name}: {_roles(row)}; tenant {row.tenant}")
+
+
+def principal_list(options: argparse.Namespace) -> int:
+    """List registered principals."""
+    with opened(options) as keep:
+        rows = keep.access.principals()
+    if options.json:
+        print_json(rows)
+        return 0
+    print_table(
+        ("principal", "tenant", "roles", "state"),
+        [
+            (
+                row.name,
+                row.tenant,
+                ", ".join(row.roles) or "none",
+                "disabled" if row.disabled else "enabled",
+            )
+            for row in rows
+        ],
+    )
+    return 0
+
+
+def principal_set(options: argparse.Namespace) -> int:
+    """Change a principal's roles."""
+    with opened(options) as keep:
+        row = keep.access.set_principal(options.principal, roles=options.role)
+    return _said(options, row, f"{row.name}: {_roles(row)}")
+
+
+def principal_disable(options: argparse.Namespace) -> int:
+    """Refuse a principal's keys."""
+    with opened(options) as keep:
+        row = keep.access.disable_principal(options.principal)
+    return _said(options, row, f"disabled {row.name}; a running gateway refuses their keys now")
+
+
+def principal_enable(options: argparse.Namespace) -> int:
+    """Accept a principal's keys again."""
+    with opened(options) as keep:
+        row = keep.access.enable_principal(options.principal)
+    return _said(options, row, f"enabled {row.name}; keys that were revoked stay revoked")
+
+
+def role_list(options: argparse.Namespace) -> int:
+    """List roles."""
+    with opened(options) as keep:
+        rows = keep.access.roles()
+    if options.json:
+        print_json(rows)
+    else:
+        cells = [(row.name, ", ".join(row.scopes) or "nothing") for row in rows]
+        print_table(("role", "permits"), cells)
+    return 0
+
+
+def role_define(options: argparse.Namespace) -> int:
+    """Make or change a role."""
+    with opened(options) as keep:
+        row = keep.access.define_role(options.role, scopes=options.scope)
+    return _said(options, row, f"{row.name} permits {', '.join(row.scopes) or 'nothing'}")
+
+
+def role_remove(options: argparse.Namespace) -> int:
+    """Remove a role."""
+    with opened(options) as keep:
+        was_there = keep.access.remove_role(options.role)
+    said = f"removed {options.role}" if was_there else f"there is no role {options.role}"
+    return _said(options, {"name": options.role, "removed": was_there}, said)
+
+
+def tenant_new(options: argparse.Namespace) -> int:
+    """Make a tenant."""
+    with opened(options) as keep:
+        row = keep.access.new_tenant(options.tenant, domain=options.domain)
+    return _said(options, row, f"tenant {row.name} with domain {row.domain}")
+
+
+def tenant_list(options: argparse.Namespace) -> int:
+    """List tenants."""
+    with opened(options) as keep:
+        rows = keep.access.tenants()
+    if options.json:
+        print_json(rows)
+    else:
+        print_table(("tenant", "domain"), [(row.name, row.domain) for row in rows])
+    return 0
+
+
+def approval_list(options: argparse.Namespace) -> int:
+    """List requests for approval."""
+    with opened(options) as keep:
+        rows = keep.access.approvals()
+    if options.json:
+        print_json([{**as_plain(row), "status": status} for row, status in rows])
+        return 0
+    print_table(
+        ("id", "verb", "subject", "asked by", "agreed", "until", "state"),
+        [
+            (
+                row.approval_id,
+                row.verb,
+                row.subject,
+                row.requested_by,
+                f"{len(row.given_by)} of {row.needed}: {', '.join(row.given_by) or 'nobody'}",
+                rfc3339(row.expires_ns)[:19],
+                f"{status} by {row.refused_by}" if row.refused_by else status,
+            )
+            for row, status in rows
+        ],
+    )
+    return 0
+
+
+def approval_give(options: argparse.Namespace) -> int:
+    """Agree to a request."""
+    with opened(options) as keep:
+        row = keep.access.give_approval(options.approval_id, _api_key(options.token_file))
+    agreed = f"{len(row.given_by)} of {row.needed} agreed"
+    return _said(options, row, f"{row.verb} of {row.subject}: {agreed}")
+
+
+def approval_refuse(options: argparse.Namespace) -> int:
+    """Say no to a request."""
+    with opened(options) as keep:
+        row = keep.access.refuse_approval(options.approval_id, _api_key(options.token_file))
+    return _said(options, row, f"{row.verb} of {row.subject}: refused by {row.refused_by}")
+
+
+def _said(options: argparse.Namespace, facts: object, text: str) -> int:
+    """One thing as JSON or as a line."""
+    if options.json:
+        print_json(facts)
+    else:
+        print(safe_text(text))
+    return 0
+
+
+def _roles(row: RegisteredPrincipal) -> str:
+    return f"roles {', '.join(row.roles)}" if row.roles else "no role, so no key permits anything"
+
+
+def _api_key(path: Path) -> Secret:
+    """An API key out of a file.
+
+    Raises:
+        UsageError: `token.file`.
+    """
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(API_KEY_BYTES_MAX + 1)
+    except OSError as error:
+        raise UsageError("token.file", f"{path}: {error.strerror}") from error
+    if len(raw) > API_KEY_BYTES_MAX:
+        raise UsageError("token.file", f"{path} is too long for an API key")
+    return Secret(raw.strip())
 
 
 def _expires_ns(days: float) -> int:

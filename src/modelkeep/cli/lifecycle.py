@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from modelkeep.cli.output import print_json, print_table
-from modelkeep.cli.secrets import passphrase_of
+from modelkeep.cli.secrets import means_of
 from modelkeep.core.errors import UsageError
 
 
@@ -17,9 +17,10 @@ def init(options: argparse.Namespace) -> int:
     stores = dict(_labelled(text) for text in options.store)
     if len(stores) != len(options.store):
         raise UsageError("init.store", "two stores have one label")
+    means = means_of(options, source="passphrase", confirm=True)
     with Keep.create(
         options.folder,
-        passphrase=passphrase_of(options, confirm=True),
+        means=means,
         stores=stores,
         host=options.host,
         port=options.port,
@@ -37,7 +38,8 @@ def init(options: argparse.Namespace) -> int:
     print(f"  stores   {', '.join(keep_store.label for keep_store in keep.config.stores)}")
     print(f"  trust    {facts['ca']} (give it to clients)")
     print("  next     modelkeep --keep", options.folder, "admit FILE --name NAME")
-    print("Without the passphrase nobody can open this keep, you included: write it down.")
+    if means.passphrase is not None:
+        print("Without the passphrase nobody can open this keep, you included: write it down.")
     return 0
 
 

@@ -76,6 +76,7 @@ def admit(options: argparse.Namespace) -> int:
             done = keep.admit(
                 options.file,
                 name=options.name,
+                domain=options.domain,
                 canary=options.canary,
                 base=options.base,
                 note=options.note,

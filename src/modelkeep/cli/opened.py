@@ -1,4 +1,4 @@
-"""The keep that a verb works on: found, unlocked with the passphrase, closed again."""
+"""The keep that a verb works on: found, unlocked, closed again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.output import safe_text
-from modelkeep.cli.secrets import passphrase_of
+from modelkeep.cli.secrets import means_of
 
 if TYPE_CHECKING:
     from modelkeep.sdk.keep import Keep
@@ -35,8 +35,9 @@ def opened(options: argparse.Namespace) -> Iterator[Keep]:
     from modelkeep.wiring import KeepFolder, read_config  # noqa: PLC0415
 
     path = keep_path(options)
-    read_config(KeepFolder(path))  # say that there is no keep before asking for its passphrase
-    with Keep(path, passphrase=passphrase_of(options), actor=actor(), warn=warned) as keep:
+    config, _ = read_config(KeepFolder(path))  # that there is no keep is said before asking
+    means = means_of(options, source=config.keys.source)
+    with Keep(path, means=means, actor=actor(), warn=warned) as keep:
         yield keep
 
 

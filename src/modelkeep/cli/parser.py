@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from modelkeep.cli.grammar import access, ledger, lifecycle, models, service, stores
+from modelkeep.cli.grammar import access, files, keys, ledger, lifecycle, models, service, stores
 from modelkeep.cli.grammar.verb import Verb
 from modelkeep.core.errors import UsageError
 
@@ -16,11 +16,18 @@ EXIT_CODES = """exit codes:
   70 a bug in modelkeep   130 interrupted"""
 
 # In the order in which `--help` shows them.
-_PARTS = (lifecycle, models, access, service, stores, ledger)
+_PARTS = (lifecycle, models, keys, access, files, service, stores, ledger)
 VERBS: tuple[Verb, ...] = tuple(verb for part in _PARTS for verb in part.VERBS)
 GROUPS = {
     noun: sentence
-    for groups in (lifecycle.GROUPS, access.GROUPS, stores.GROUPS, ledger.GROUPS)
+    for groups in (
+        lifecycle.GROUPS,
+        access.GROUPS,
+        keys.GROUPS,
+        files.GROUPS,
+        stores.GROUPS,
+        ledger.GROUPS,
+    )
     for noun, sentence in groups.items()
 }
 
@@ -104,6 +111,13 @@ def _shared(to: argparse.ArgumentParser, *, is_top: bool) -> None:
         default=unset,
         metavar="N",
         help="read the passphrase from an inherited descriptor",
+    )
+    group.add_argument(
+        "--key-source",
+        default="" if is_top else argparse.SUPPRESS,
+        metavar="REF",
+        help="what holds the root key (passphrase, file:…, exec:…, kms:…); default: as "
+        "modelkeep.toml says",
     )
     group.add_argument(
         "--json",

@@ -7,10 +7,14 @@ import getpass
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelkeep.core.errors import UsageError
 from modelkeep.core.limits import PASSPHRASE_BYTES_MAX
 from modelkeep.crypto.secret import Secret
+
+if TYPE_CHECKING:
+    from modelkeep.ports.keyholder import Means
 
 PASSPHRASE_BYTES_MIN = 8
 
@@ -52,6 +56,41 @@ def passphrase_of(options: argparse.Namespace, *, confirm: bool = False) -> Secr
             hint="several random words are easy to keep and hard to guess",
         )
     return Secret(raw)
+
+
+def means_of(options: argparse.Namespace, *, source: str, confirm: bool = False) -> Means:
+    """What the root is opened with: `--key-source`, else `source`; a passphrase only where asked.
+
+    Raises:
+        UsageError: `passphrase.*`.
+    """
+    from modelkeep.ports.keyholder import PASSPHRASE, Means  # noqa: PLC0415 - not for `--help`
+
+    chosen = options.key_source or source
+    passphrase = passphrase_of(options, confirm=confirm) if chosen == PASSPHRASE else None
+    return Means(source=chosen, passphrase=passphrase)
+
+
+def new_passphrase(options: argparse.Namespace, source: str) -> Secret | None:
+    """The passphrase that is to hold the root from now on; None where something else does.
+
+    Raises:
+        UsageError: `passphrase.*`.
+    """
+    from modelkeep.ports.keyholder import PASSPHRASE  # noqa: PLC0415 - not for `--help`
+
+    if source != PASSPHRASE:
+        return None
+    if options.new_passphrase_file is None and not sys.stdin.isatty():
+        raise UsageError(
+            "passphrase.none",
+            "there is nobody to ask for the new passphrase",
+            hint="give --new-passphrase-file FILE, or --new-key-source REF",
+        )
+    if options.new_passphrase_file is None:
+        print("The new passphrase:", file=sys.stderr)
+    chosen = argparse.Namespace(passphrase_file=options.new_passphrase_file, passphrase_fd=None)
+    return passphrase_of(chosen, confirm=True)
 
 
 def _from_file(path: Path) -> bytes:

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from modelkeep.cli.keys import private_means
 from modelkeep.cli.opened import keep_path, opened
 from modelkeep.cli.output import print_json, size_text
-from modelkeep.cli.secrets import passphrase_of
+from modelkeep.cli.secrets import means_of
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UsageError
 from modelkeep.core.instant import NS_PER_S
+from modelkeep.core.rows import Alias
 
 if TYPE_CHECKING:
     from modelkeep.drill.stopwatch import Lap
@@ -27,16 +29,18 @@ if TYPE_CHECKING:
 
 def serve(options: argparse.Namespace) -> int:
     """Become the supervisor: this process is replaced, so signals reach it directly."""
+    from modelkeep.sdk.service import passed_passphrase  # noqa: PLC0415
     from modelkeep.wiring import KeepFolder, read_config  # noqa: PLC0415
 
     folder = KeepFolder(keep_path(options))
-    read_config(folder)  # say that there is no keep before asking for its passphrase
-    reading, writing = os.pipe()
-    os.write(writing, passphrase_of(options).reveal())
-    os.close(writing)
-    os.set_inheritable(reading, True)  # noqa: FBT003 - the signature is the system's
+    config, _ = read_config(folder)  # that there is no keep is said before asking
+    means = means_of(options, source=config.keys.source)
     command = [sys.executable, "-I", "-m", "modelkeep.workers.supervisor"]
-    command += ["--keep", str(folder.path), "--passphrase-fd", str(reading)]
+    command += ["--keep", str(folder.path), "--key-source", means.source]
+    reading = passed_passphrase(means)
+    if reading >= 0:
+        os.set_inheritable(reading, True)  # noqa: FBT003 - the signature is the system's
+        command += ["--passphrase-fd", str(reading)]
     os.execv(sys.executable, command + (["--json"] if options.json else []))  # noqa: S606
 
 
@@ -54,7 +58,7 @@ def status(options: argparse.Namespace) -> int:
             "head": applied.head,
             "entries": applied.entries,
             "models": [f"{each.name}:{each.version}" for each in keep.models()],
-            "aliases": [f"{m}:{a} -> {v}" for m, a, v in keep.opened.state.aliases()],
+            "aliases": _aliases(keep),
             "stores": [
                 {
                     "label": store.label,
@@ -84,14 +88,22 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _aliases(keep: Keep) -> list[str]:
+    rows = keep.opened.state.rows(Alias)
+    return [f"{row.model}:{row.alias} -> {row.version}" for row in rows]
+
+
 def recover(options: argparse.Namespace) -> int:
     """Bring a keep back from one surviving store."""
     from modelkeep.sdk.recovery import Plan, recovered  # noqa: PLC0415
 
+    is_lost = bool(options.words or options.identity)
+    holder = means_of(options, source="passphrase", confirm=is_lost)
     plan = Plan(
         target=options.folder,
         source=options.source,
-        passphrase=passphrase_of(options),
+        means=private_means(options) if is_lost else holder,
+        successor=holder if is_lost else None,
         port=options.port,
         expected=_read(options.expect) if options.expect is not None else None,
         disaster_ns=_instant_ns(options.disaster_at) if options.disaster_at is not None else 0,
@@ -113,8 +125,9 @@ def drill(options: argparse.Namespace) -> int:
     """Rehearse a recovery."""
     from modelkeep.sdk.recovery import drilled  # noqa: PLC0415
 
+    means = private_means(options) if options.words or options.identity else None
     with _terminable(), opened(options) as keep:
-        result = drilled(keep, told=lambda lap: _told(lap, as_json=options.json))
+        result = drilled(keep, means=means, told=lambda lap: _told(lap, as_json=options.json))
     _print_result(result, "", as_json=options.json)
     return IntegrityError.exit_status if result.missed else 0
 

@@ -6,7 +6,7 @@ import argparse
 
 from modelkeep.cli.opened import actor, keep_path, opened
 from modelkeep.cli.output import print_json, progress, size_text
-from modelkeep.cli.secrets import passphrase_of
+from modelkeep.cli.secrets import means_of
 from modelkeep.core.errors import IntegrityError, UnavailableError
 
 
@@ -55,8 +55,9 @@ def rebuild(options: argparse.Namespace) -> int:
     from modelkeep.wiring import KeepFolder, read_config  # noqa: PLC0415
 
     path = keep_path(options)
-    read_config(KeepFolder(path))  # say that there is no keep before asking for its passphrase
-    with Keep.rebuild_state(path, passphrase=passphrase_of(options), actor=actor()) as keep:
+    config, _ = read_config(KeepFolder(path))  # that there is no keep is said before asking
+    means = means_of(options, source=config.keys.source)
+    with Keep.rebuild_state(path, means=means, actor=actor()) as keep:
         applied = keep.opened.state.applied()
         tokens = len(keep.access.tokens())
     if options.json:

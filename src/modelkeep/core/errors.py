@@ -116,3 +116,18 @@ class UnavailableError(KeepError):
     exit_status = 6
     http_status_default = 503
     retryable = True
+
+
+_KIND_BY_EXIT: dict[int, type[KeepError]] = {
+    kind.exit_status: kind
+    for kind in (UsageError, RefusedError, IntegrityError, MissingError, UnavailableError)
+}
+
+
+def error_of(facts: dict[str, Any]) -> KeepError:
+    """The error that another process described with `as_facts`; an unknown one is Unavailable."""
+    kind = _KIND_BY_EXIT.get(int(facts.get("exit_status", 0)), UnavailableError)
+    context = dict(facts.get("context") or {})
+    return kind(
+        str(facts["code"]), str(facts["message"]), hint=str(facts.get("hint", "")), **context
+    )

@@ -27,3 +27,4 @@ CONFIG_BYTES_MAX = 1024 * 1024
 PASSPHRASE_BYTES_MAX = 4096
 # A control entry's body: facts, never content.
 ENTRY_BODY_BYTES_MAX = 64 * 1024
+KEYHOLDER_MESSAGE_BYTES_MAX = 32 * 1024 * 1024  # a ring of 100,000 domains has 10 MB

@@ -28,9 +28,19 @@ def is_object_name(name: str) -> bool:
     return len(name) <= OBJECT_NAME_BYTES_MAX and all(map(_PART.fullmatch, name.split("/")))
 
 
-def content_name(kind: str, hex_digest: str) -> str:
-    """The name of an object that is named by the digest of its own bytes: `pack/ab/ab12…`."""
-    return f"{kind}/{hex_digest[:2]}/{hex_digest}"
+def content_name(kind: str, key_id: str, hex_digest: str) -> str:
+    """The name of an object under a domain's key, with the digest of its own bytes.
+
+    `pack/<key id>/ab/ab12…`: what is encrypted under one key lies under one prefix, so that it can
+    be found, and removed, by those who cannot read it.
+    """
+    return f"{kind}/{key_id}/{hex_digest[:2]}/{hex_digest}"
+
+
+def key_id_of(name: str) -> str:
+    """The key under which a content-named object is encrypted; empty for other names."""
+    parts = name.split("/")
+    return parts[1] if len(parts) == 4 else ""
 
 
 def series_name(kind: str, number: int) -> str:

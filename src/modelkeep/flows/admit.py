@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modelkeep.core.artifact import Canary, FileEntry, Manifest, Schema, checked_model_name
-from modelkeep.core.entry import Entry
-from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError, UsageError
+from modelkeep.core.entry import Fact
+from modelkeep.core.errors import IntegrityError, MissingError, UsageError
 from modelkeep.core.record import to_msgpack
+from modelkeep.core.rows import DEFAULT_DOMAIN
 from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
+from modelkeep.crypto.hierarchy import DomainKeys
 from modelkeep.flows.canary import demand_canary
-from modelkeep.flows.keep import OpenKeep, current_head, record, record_damages, replay
+from modelkeep.flows.commit import committed
+from modelkeep.flows.keep import OpenKeep, current_head, record, record_damages
 from modelkeep.flows.registry import proof_of
 from modelkeep.kernels.digest import digest_of
 from modelkeep.kernels.tensors import identify, onnx_layout, tensor_entries
@@ -31,6 +34,7 @@ class Candidate:
 
     Attributes:
         raw: its bytes; a memory map will do.
+        domain: that it is kept in; empty for that of the version before, or `default`.
         canary: a call whose right answer is known, where the owner has one.
         base: reference of the version it was made from, for the lineage.
     """
@@ -38,6 +42,7 @@ class Candidate:
     name: str
     file_name: str
     raw: memoryview
+    domain: str = ""
     canary: Canary | None = None
     base: str = ""
     note: str = ""
@@ -93,6 +98,7 @@ def admitted(
     head = current_head(keep)
     reader = keep.reader()
     snapshot = reader.snapshot(head.snapshot)
+    domain = _domain(keep, snapshot, candidate)
     latest = _latest(keep, reader, snapshot, candidate.name)
     if latest is not None and entry.digest in [file.digest for file in latest.manifest.files]:
         return _outcome(latest.manifest, latest.digest, verdict, is_new=False)
@@ -100,7 +106,7 @@ def admitted(
         name=candidate.name,
         version=next_version(snapshot, candidate.name),
         kind=kind,
-        domain=keep.domain.name,
+        domain=domain.name,
         admitted_ns=keep.clock.now_ns(),
         files=(entry,),
         schema=schema,
@@ -108,10 +114,9 @@ def admitted(
         base=candidate.base,
         note=candidate.note,
     )
-    before = _Before(head=head.number, name=head.snapshot, snapshot=snapshot)
     writer = Writer(
         store=keep.store,
-        domain=keep.domain,
+        domain=domain,
         signer=keep.keys.signer,
         entropy=keep.entropy,
         settings=vault,
@@ -122,9 +127,27 @@ def admitted(
         known=reader.index(snapshot),
         progress=progress,
     )
-    digest = _commit(keep, writer, before=before, manifest=manifest, wrote=wrote)
+    digest = _commit(keep, writer, before=snapshot, manifest=manifest, wrote=wrote)
     record_damages(keep, reader.damages)
     return _outcome(manifest, digest, verdict, is_new=True)
+
+
+def _domain(keep: OpenKeep, snapshot: Snapshot, candidate: Candidate) -> DomainKeys:
+    """Where a model is kept: all of its versions in one domain.
+
+    Raises:
+        MissingError: `keys.domain`.
+        UsageError: `admit.domain`.
+    """
+    before = {each.domain for each in snapshot.artifacts if each.name == candidate.name}
+    name = candidate.domain or next(iter(before), DEFAULT_DOMAIN)
+    if before and name not in before:
+        raise UsageError(
+            "admit.domain",
+            f"{candidate.name} is kept in the domain {next(iter(before))}, not in {name}",
+            hint="leave the domain out, or admit it under another name",
+        )
+    return keep.domains.named(name)
 
 
 def schema_of(raw: memoryview, kind: str) -> Schema | None:
@@ -135,17 +158,8 @@ def schema_of(raw: memoryview, kind: str) -> Schema | None:
     return Schema(inputs=layout.inputs, outputs=layout.outputs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """What counted before this commit: number of the head, name and content of its snapshot."""
-
-    head: int
-    name: str
-    snapshot: Snapshot
-
-
 def _commit(
-    keep: OpenKeep, writer: Writer, *, before: _Before, manifest: Manifest, wrote: Stored
+    keep: OpenKeep, writer: Writer, *, before: Snapshot, manifest: Manifest, wrote: Stored
 ) -> str:
     """Recipe -> envelope -> snapshot -> ledger entry -> head; return the manifest's digest."""
     recipe = put_sealed(writer, "recipe", to_msgpack(wrote.recipe))
@@ -159,51 +173,21 @@ def _commit(
     )
     after = Snapshot(
         taken_ns=keep.clock.now_ns(),
-        parent=before.name,
-        artifacts=(*before.snapshot.artifacts, artifact),
-        retired=before.snapshot.retired,
-        indexes=(*before.snapshot.indexes, *filter(None, [wrote.index])),
+        parent=keep.state.applied().snapshot,
+        artifacts=(*before.artifacts, artifact),
+        retired=before.retired,
+        indexes=(*before.indexes, *filter(None, [wrote.index])),
     )
-    name = put_sealed(writer, "snapshot", to_msgpack(after))
     digest = digest_of(envelope.manifest)
-    _record_commit(keep, before.head + 1, name, manifest, digest)
+    facts: dict[str, Fact] = {
+        "model": manifest.name,
+        "version": manifest.version,
+        "manifest": digest,
+        "size_bytes": manifest.files[0].size_bytes,
+        "domain": manifest.domain,
+    }
+    committed(keep, after, ("model.admitted", facts))
     return digest
-
-
-def _record_commit(
-    keep: OpenKeep, head: int, snapshot: str, manifest: Manifest, digest: str
-) -> None:
-    """The point of no return: once this is durable the commit has happened."""
-    at_ns = keep.clock.now_ns()
-    keep.recorder.record(
-        [
-            Entry(
-                kind="model.admitted",
-                at_ns=at_ns,
-                actor=keep.actor,
-                facts={
-                    "model": manifest.name,
-                    "version": manifest.version,
-                    "manifest": digest,
-                    "size_bytes": manifest.files[0].size_bytes,
-                },
-            ),
-            Entry(
-                kind="vault.committed",
-                at_ns=at_ns,
-                actor=keep.actor,
-                facts={"head": head, "snapshot": snapshot},
-            ),
-        ]
-    )
-    replay(keep)
-    if keep.state.applied().snapshot != snapshot:
-        # A request of an earlier command that had given up was recorded first after all.
-        raise UnavailableError(
-            "vault.conflict",
-            f"another commit took head {head} first; this one does not count",
-            hint="run the same command again",
-        )
 
 
 def _demand_text(candidate: Candidate) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from modelkeep.core.errors import IntegrityError, MissingError
 from modelkeep.core.instant import NS_PER_S
-from modelkeep.crypto.signatures import Signer
+from modelkeep.ports.note_signer import NoteSigner
 from modelkeep.ports.store import Store
 from modelkeep.vault.objects import Numbered, latest, member_names, series_member
 
@@ -30,7 +30,7 @@ class Alive(Numbered, frozen=True):
     at_ns: int
 
 
-def state_alive(store: Store, *, origin: str, size: int, at_ns: int, signer: Signer) -> None:
+def state_alive(store: Store, *, origin: str, size: int, at_ns: int, signer: NoteSigner) -> None:
     """Put a statement into a store and remove the ones before it; once a second is enough.
 
     Raises:

@@ -19,8 +19,9 @@ from modelkeep.core.errors import (
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.record import Record
 from modelkeep.flows.check import demand_object
-from modelkeep.flows.create import StoreFormat
 from modelkeep.flows.keep import OpenKeep, current_head, record
+from modelkeep.flows.store_format import StoreFormat
+from modelkeep.flows.values import swept
 from modelkeep.ports.store import ObjectStat, Store
 from modelkeep.vault.check import needed
 from modelkeep.vault.load import Reader
@@ -28,6 +29,7 @@ from modelkeep.vault.objects import latest, member_names, unverified_member
 from modelkeep.vault.replicate import (
     CONTENT_KINDS,
     MOVING_KINDS,
+    VALUE_KINDS,
     copy_objects,
     kind_of,
     missing_in,
@@ -74,6 +76,7 @@ def backed_up(
     Args:
         fresh: labels of stores that may be empty: replacements, to be filled from nothing.
     """
+    swept(keep)
     reports = []
     for target in keep.stores[1:]:
         started_ns = keep.clock.monotonic_ns()
@@ -150,7 +153,7 @@ def _to_store(
         target=target,
         verify=verify,
     )
-    alone = Reader(stores=(target,), domain=keep.domain, public=keep.public, may_heal=False)
+    alone = Reader(stores=(target,), domains=keep.domains, public=keep.public, may_heal=False)
     return BackupReport(
         store=target.label,
         head=head.number,
@@ -165,7 +168,8 @@ def _to_store(
 
 def _sample(keep: OpenKeep, target: Store, copied: Collection[str]) -> list[ObjectStat]:
     """What is read back: all that was copied, everything small, and a few packs at random."""
-    there = [stat for stat in target.list("") if kind_of(stat.name) in CONTENT_KINDS + MOVING_KINDS]
+    kinds = CONTENT_KINDS + VALUE_KINDS + MOVING_KINDS
+    there = [stat for stat in target.list("") if kind_of(stat.name) in kinds]
     packs = [stat for stat in there if kind_of(stat.name) == "pack" and stat.name not in copied]
     draws = keep.entropy.random_bytes(4 * SAMPLE_PACKS)
     chosen = {

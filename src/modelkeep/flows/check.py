@@ -21,18 +21,20 @@ from modelkeep.core.errors import (
 from modelkeep.core.names import series_name
 from modelkeep.core.record import Record
 from modelkeep.core.verdict import Finding, Severity
-from modelkeep.flows.create import ConfigCopy, Keyring, Root, StoreFormat, Unlocked
+from modelkeep.flows.create import ConfigCopy, Unlocked
 from modelkeep.flows.keep import LogEpoch, OpenKeep, current_head, record, record_damages
+from modelkeep.flows.keyring import Keyring
+from modelkeep.flows.store_format import StoreFormat
+from modelkeep.flows.values import demand_kept, swept
 from modelkeep.ledger.verify import LogReport
 from modelkeep.ports.store import Store
 from modelkeep.vault.check import demand_content, needed
 from modelkeep.vault.objects import Numbered, latest, opened_member
-from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, kind_of
+from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, VALUE_KINDS, kind_of
 from modelkeep.vault.snapshot import Head
 
 _SERIES: dict[str, type[Numbered]] = {
     "format": StoreFormat,
-    "root": Root,
     "keyring": Keyring,
     "config": ConfigCopy,
     "log": LogEpoch,
@@ -66,7 +68,9 @@ def demand_object(keep: OpenKeep | Unlocked, name: str, raw: bytes) -> None:
     """
     kind, public = kind_of(name), keep.keys.signer.public
     if kind in CONTENT_KINDS:
-        demand_content(name, raw, domain=keep.domain, public=public)
+        demand_content(name, raw, domains=keep.domains, public=public)
+    elif kind in VALUE_KINDS:
+        demand_kept(keep.keys, name, raw)
     elif kind in _SERIES:
         opened_member(_SERIES[kind], name, raw, kind=kind, public=public)
     else:
@@ -88,6 +92,7 @@ def checked(
     """
     check = _Check(keep, read_data=read_data, repair=repair, progress=progress)
     current_head(keep)
+    swept(keep)
     for store in keep.stores:
         try:
             check.store(store)
@@ -162,8 +167,10 @@ class _Check:
             self.bad(store, name, str(error))
         except (UnavailableError, UsageError) as error:
             self.note("check.stray", store, name, str(error), severity=Severity.MEDIUM)
-        except MissingError:
-            return  # deleted since it was listed
+        except MissingError as error:
+            if error.code == "keys.destroyed":
+                severity = Severity.MEDIUM
+                self.note("check.shredded", store, name, str(error), severity=severity)
 
     def reachable(self, store: Store, there: dict[str, int]) -> None:
         """Everything that the store's own head needs, in the size that the index says."""

@@ -1,7 +1,7 @@
-"""Make a keep: its root, its keyring, its first log and its first head, in every store.
+"""Make a keep: its keyring under a new root, its first log and its first head, in every store.
 
 Write order, each step durable before the next:
-    the mark that an initialisation is under way -> format, root, keyring, log, config in every
+    the mark that an initialisation is under way -> format, keyring, log, config in every
     store -> head 0 in every store -> modelkeep.toml -> the mark is removed
 A keep exists when its modelkeep.toml does. A run that was cut short before that is begun anew by
 the next one, which removes what stores hold under the marked, never acknowledged, keep id.
@@ -12,24 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from modelkeep.core.errors import (
-    IntegrityError,
-    KeepError,
-    MissingError,
-    RefusedError,
-    UnavailableError,
-    UsageError,
-)
+from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError, UsageError
 from modelkeep.core.names import series_number
-from modelkeep.core.record import Record, from_msgpack, to_msgpack
+from modelkeep.core.rows import DEFAULT_DOMAIN
 from modelkeep.crypto.aead import opened_blob, sealed_blob
 from modelkeep.crypto.certificates import Authority
-from modelkeep.crypto.hierarchy import DomainKeys, KeepKeys, domain_keys, keep_keys
+from modelkeep.crypto.hierarchy import KEY_ID_BYTES, Domains, KeepKeys
 from modelkeep.crypto.kdf import KEY_BYTES, SALT_BYTES
+from modelkeep.crypto.keyring import DomainKey, RingBody
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.keep import LogEpoch, latest_of
+from modelkeep.flows.keyring import OpenRing, new_ring, opened_ring
+from modelkeep.flows.store_format import FORMAT, StoreFormat
 from modelkeep.ports.entropy import Entropy
-from modelkeep.ports.keysource import KeySource
+from modelkeep.ports.keyholder import Holders, Keyholder
 from modelkeep.ports.store import Store
 from modelkeep.vault.objects import (
     Numbered,
@@ -40,60 +36,7 @@ from modelkeep.vault.objects import (
 )
 from modelkeep.vault.snapshot import Head
 
-FORMAT = "modelkeep-store-v0"
-DEFAULT_DOMAIN = "default"
 KEEP_ID_BYTES = 8
-
-
-class StoreFormat(Numbered, frozen=True):
-    """The object `format/000000000000` of every store: what a reader must know first.
-
-    Attributes:
-        minimum_reader: oldest modelkeep that may read the store.
-        required: names of features that a reader must have.
-    """
-
-    format: str
-    keep_id: str
-    minimum_reader: str
-    required: tuple[str, ...] = ()
-
-
-class Root(Numbered, frozen=True):
-    """The wrapped root key.
-
-    Attributes:
-        kind: of the KeySource that wrapped it.
-        wrapped: what that KeySource's `unwrap` takes.
-    """
-
-    keep_id: str
-    kind: str
-    wrapped: bytes
-
-
-class Keyring(Numbered, frozen=True):
-    """The keep's random keys, sealed under the root: a MessagePack `KeyringBody` inside."""
-
-    sealed: bytes
-
-
-class KeyringBody(Record, frozen=True):
-    """Plaintext of a keyring; exists only between opening it and making Secrets of it.
-
-    Attributes:
-        domains: domain name -> 32-byte key.
-        ca_key: PKCS#8 DER of the keep's certificate authority.
-        ca_pem: its certificate, PEM; public.
-    """
-
-    domains: dict[str, bytes]
-    ca_key: bytes
-    ca_pem: bytes
-
-    def __repr__(self) -> str:
-        """Names only: keys never print."""
-        return f"KeyringBody(domains={sorted(self.domains)})"
 
 
 class ConfigCopy(Numbered, frozen=True):
@@ -104,20 +47,25 @@ class ConfigCopy(Numbered, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Unlocked:
-    """What the stores give once the root is unwrapped."""
+    """What the stores give once the keyring is open."""
 
-    keep_id: str
+    ring: OpenRing
     keys: KeepKeys
-    domain: DomainKeys
+    domains: Domains
     authority: Authority
     epochs: tuple[LogEpoch, ...]
+
+    @property
+    def keep_id(self) -> str:
+        """16 hex digits that name the keep."""
+        return self.ring.keep_id
 
 
 def created(
     stores: Sequence[Store],
     *,
     keep_id: str,
-    source: KeySource,
+    keyholder: Keyholder,
     authority: Authority,
     config: bytes,
     entropy: Entropy,
@@ -129,69 +77,63 @@ def created(
     """
     for store in stores:
         _demand_free(store, keep_id)
-    root = Secret(entropy.random_bytes(KEY_BYTES))
-    keys = keep_keys(root)
-    domain_key = entropy.random_bytes(KEY_BYTES)
+    body = RingBody(
+        identity=entropy.random_bytes(KEY_BYTES),
+        domains=(new_domain_key(DEFAULT_DOMAIN, entropy),),
+        ca_key=authority.key.reveal(),
+        ca_pem=authority.certificate,
+    )
+    ring, keyring = new_ring(keyholder, keep_id=keep_id, body=body, holders=Holders())
+    keys = ring.keys
     epoch = LogEpoch(number=0, origin=origin_of(keep_id, 0), base=0, resumed="")
+    form = StoreFormat(number=0, format=FORMAT, keep_id=keep_id, minimum_reader="0.1.0")
     members = [
-        series_member(kind, member, signer=keys.signer)
-        for kind, member in (
-            (
-                "format",
-                StoreFormat(number=0, format=FORMAT, keep_id=keep_id, minimum_reader="0.1.0"),
-            ),
-            (
-                "root",
-                Root(number=0, keep_id=keep_id, kind=source.kind, wrapped=source.wrap(root)),
-            ),
-            ("keyring", _keyring(keys, domain_key, authority, entropy)),
-            ("log", epoch),
-            ("config", config_copy(keys, 0, config, entropy)),
-            ("head", Head(number=0, keep_id=keep_id, snapshot="")),
-        )
+        series_member("format", form, signer=keys.signer),
+        keyring,
+        series_member("log", epoch, signer=keys.signer),
+        series_member("config", config_copy(keys, 0, config, entropy), signer=keys.signer),
+        series_member("head", Head(number=0, keep_id=keep_id, snapshot=""), signer=keys.signer),
     ]
     for name, raw in members:
         for store in stores:
             store.put(name, raw)
     return Unlocked(
-        keep_id=keep_id,
-        keys=keys,
-        domain=domain_keys(DEFAULT_DOMAIN, Secret(domain_key)),
-        authority=authority,
-        epochs=(epoch,),
+        ring=ring, keys=keys, domains=ring.domains, authority=authority, epochs=(epoch,)
     )
 
 
-def unlocked(stores: Sequence[Store], source: KeySource) -> Unlocked:
-    """Unwrap the root from the first store that lets us, then verify everything under it.
+def unlocked(stores: Sequence[Store], keyholder: Keyholder) -> Unlocked:
+    """Have the keyring opened, then verify format and logs under it.
 
-    1. A root is unwrapped. 2. The root's own member verifies under the key it gave. 3. Format,
-    keyring and logs verify. Stores that are damaged or missing are passed over.
+    Stores that are damaged or missing are passed over.
 
     Raises:
-        RefusedError: `keys.passphrase`.
+        RefusedError: `keys.passphrase`, `keys.no_holder` or `keys.superseded`.
         MissingError: `keep.none`, when no store holds a keep.
     """
-    keep_id, keys = _root(stores, source)
+    ring = opened_ring(stores, keyholder)
+    keys = ring.keys
     public = keys.signer.public
     form = latest_of(StoreFormat, stores, "format", public=public)
-    if form.format != FORMAT or form.keep_id != keep_id or form.required:
+    if form.format != FORMAT or form.keep_id != ring.keep_id or form.required:
         raise IntegrityError(
             "keep.format",
             f"this store has format {form.format} and needs {form.required or 'nothing'}",
             hint=f"use modelkeep {form.minimum_reader} or newer",
         )
-    ring = latest_of(Keyring, stores, "keyring", public=public)
-    body = from_msgpack(
-        KeyringBody, opened_blob(keys.keyring, ring.sealed, purpose="keyring"), what="the keyring"
-    )
     return Unlocked(
-        keep_id=keep_id,
+        ring=ring,
         keys=keys,
-        domain=domain_keys(DEFAULT_DOMAIN, Secret(body.domains[DEFAULT_DOMAIN])),
-        authority=Authority(key=Secret(body.ca_key), certificate=body.ca_pem),
+        domains=ring.domains,
+        authority=Authority(key=Secret(ring.body.ca_key), certificate=ring.body.ca_pem),
         epochs=_epochs(stores, public),
     )
+
+
+def new_domain_key(name: str, entropy: Entropy) -> DomainKey:
+    """A random key for a domain, under an id of its own."""
+    key_id = entropy.random_bytes(KEY_ID_BYTES).hex()
+    return DomainKey(name=name, key_id=key_id, key=entropy.random_bytes(KEY_BYTES))
 
 
 def abandoned(store: Store, keep_id: str) -> None:
@@ -224,40 +166,6 @@ def config_of(stores: Sequence[Store], keys: KeepKeys) -> tuple[int, bytes]:
 def origin_of(keep_id: str, number: int) -> str:
     """The origin of a keep's log: unique per keep and per recovery."""
     return f"modelkeep.invalid/{keep_id}/{number}"
-
-
-def _keyring(keys: KeepKeys, domain_key: bytes, authority: Authority, entropy: Entropy) -> Keyring:
-    body = KeyringBody(
-        domains={DEFAULT_DOMAIN: domain_key},
-        ca_key=authority.key.reveal(),
-        ca_pem=authority.certificate,
-    )
-    salt = entropy.random_bytes(SALT_BYTES)
-    return Keyring(
-        number=0,
-        sealed=sealed_blob(keys.keyring, to_msgpack(body), purpose="keyring", salt=salt),
-    )
-
-
-def _root(stores: Sequence[Store], source: KeySource) -> tuple[str, KeepKeys]:
-    failure: KeepError | None = None
-    for store in stores:
-        for name in _members(store, "root"):
-            try:
-                raw = store.get(name)
-                root = unverified_member(Root, name, raw)
-                keys = keep_keys(source.unwrap(root.wrapped))  # 1
-                opened_member(Root, name, raw, kind="root", public=keys.signer.public)  # 2
-            except (IntegrityError, MissingError, RefusedError, UnavailableError) as error:
-                failure = failure or error
-                continue
-            return root.keep_id, keys
-    if failure is not None:
-        raise failure
-    labels = ", ".join(store.label for store in stores)
-    raise MissingError(
-        "keep.none", f"no keep in {labels}", hint="name a store's folder that holds a keep"
-    )
 
 
 def _epochs(stores: Sequence[Store], public: bytes) -> tuple[LogEpoch, ...]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from modelkeep.core.entry import Entry, Fact
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.crypto.certificates import Authority
-from modelkeep.crypto.hierarchy import DomainKeys, KeepKeys
+from modelkeep.crypto.hierarchy import Domains, KeepKeys
+from modelkeep.flows.keyring import OpenRing
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.recorder import Recorder
@@ -62,8 +63,9 @@ class OpenKeep:
     stores: tuple[Store, ...]
     clock: Clock
     entropy: Entropy
+    ring: OpenRing
     keys: KeepKeys
-    domain: DomainKeys
+    domains: Domains
     authority: Authority
     epochs: tuple[LogEpoch, ...]
     state: State
@@ -88,7 +90,9 @@ class OpenKeep:
 
     def reader(self, *, may_heal: bool = True) -> Reader:
         """A reader over all stores."""
-        return Reader(stores=self.stores, domain=self.domain, public=self.public, may_heal=may_heal)
+        return Reader(
+            stores=self.stores, domains=self.domains, public=self.public, may_heal=may_heal
+        )
 
 
 def latest_of(type_: type[N], stores: Sequence[Store], kind: str, *, public: bytes) -> N:

@@ -3,11 +3,13 @@
 Order of truth. An entry is recorded when its frame in the write-ahead journal is durable; its
 index is the frame's position. What is published is made from durable frames only. Per store:
 
-    entry bundles, body bundles, tiles -> checkpoint -> superseded objects away
+    entry bundles, body bundles, tiles, in any order -> checkpoint -> superseded objects away
     and when every store has it: journal segments before the oldest kept checkpoint away
 
 The first store is published to; the others get what the first one has, each from its own last
-valid checkpoint on, out of the journal or, where that is gone, out of the first store. A crash
+valid checkpoint on: the same objects while they are at hand, else made again out of the journal
+or, where that is gone, out of the first store. Records that were just made durable are published
+from memory; only what a start finds is read back from the journal. A crash
 anywhere leaves objects that the next publication writes again, byte for byte, so nothing that was
 acknowledged is lost and no checkpoint contradicts an earlier one. If an object beyond the last
 valid checkpoint holds other bytes, it is damage and is replaced (and reported); a valid
@@ -21,18 +23,20 @@ Thread use: `append` in one thread, `publish_first` in one, `replicate(n)` in on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
 from modelkeep.crypto.secret import Secret
-from modelkeep.crypto.signatures import Signer
+from modelkeep.flows.ledger_publication import Publication, Publications
 from modelkeep.flows.ledger_read import LogAccess, healed_log
 from modelkeep.ledger.checkpoint import Checkpoint, checked_origin, signed_checkpoint
-from modelkeep.ledger.entry import SALT_BYTES, CommittedBody, committed, opened_frame, sealed_frame
+from modelkeep.ledger.entry import SALT_BYTES, FrameReader, encoded_body, sealed_frames
 from modelkeep.ledger.growth import bundle_start, growth
 from modelkeep.ledger.log import LogReader, published_bodies
+from modelkeep.ledger.recent import RecentRecords
 from modelkeep.ledger.settings import LedgerSettings
 from modelkeep.ledger.tiles import (
     checkpoint_name,
@@ -43,9 +47,14 @@ from modelkeep.ledger.tiles import (
     superseded,
 )
 from modelkeep.ledger.tree import TILE_WIDTH, Edge
+from modelkeep.ports.batch_store import BatchStore, Object
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.journal import Journal
+from modelkeep.ports.note_signer import NoteSigner
 from modelkeep.ports.store import Store
+
+# Objects that are made durable together; 64 tiles and bundles are 2 MB.
+_TOGETHER = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class Sequencer:
     Args:
         journal: the write-ahead journal, open for writing; its positions are the log's indices.
         stores: the first is authoritative.
+        signer: signs checkpoints and nothing else; its key may be in another process.
         body_key: encrypts bodies in the journal and in the stores.
 
     Raises:
@@ -95,7 +105,7 @@ class Sequencer:
         origin: str,
         journal: Journal,
         stores: Sequence[Store],
-        signer: Signer,
+        signer: NoteSigner,
         body_key: Secret,
         entropy: Entropy,
         settings: LedgerSettings | None = None,
@@ -108,6 +118,8 @@ class Sequencer:
         self._entropy = entropy
         self._kept_max = (settings or LedgerSettings()).checkpoints_kept
         self._copies: dict[int, _Copy] = {}
+        self._recent = RecentRecords()
+        self._at_hand = Publications(count_max=self._kept_max)
         for number, log in enumerate(self._logs):
             try:
                 self._demand_not_behind(log, log.latest(public=signer.public).size)
@@ -141,22 +153,21 @@ class Sequencer:
             UnavailableError: `journal.write`; nothing is recorded.
         """
         first = self._journal.next_position()
-        random = self._entropy.random_bytes(2 * SALT_BYTES * len(entries))
-        frames = []
-        for at, entry in enumerate(entries):
-            salts = random[2 * SALT_BYTES * at :][: 2 * SALT_BYTES]
-            body = committed(entry, salt=salts[:SALT_BYTES])
-            frames.append(
-                sealed_frame(
-                    body,
-                    prefix=self._logs[0].prefix,
-                    index=first + at,
-                    body_key=self._body_key,
-                    salt=salts[SALT_BYTES:],
-                )
-            )
+        random = self._entropy.random_bytes(SALT_BYTES * (len(entries) + 1))
+        records = [
+            random[at : at + SALT_BYTES] + encoded_body(entry)
+            for at, entry in zip(range(SALT_BYTES, len(random), SALT_BYTES), entries, strict=True)
+        ]
+        frames = sealed_frames(
+            records,
+            prefix=self._logs[0].prefix,
+            first=first,
+            body_key=self._body_key,
+            salt=random[:SALT_BYTES],
+        )
         if self._journal.append(frames) != first:
             raise AssertionError("the journal has another writer")
+        self._recent.add(first, records)
         return first
 
     def record(self, entries: Sequence[Entry]) -> int:
@@ -193,11 +204,17 @@ class Sequencer:
         copy = self._copy(0)
         end = self._journal.next_position()
         if end > copy.edge.size:
-            edge = self._grown(copy, end, self._journalled(bundle_start(copy.edge.size), end))
+            before = copy.edge
+            records = self._recorded(bundle_start(before.size), end)
+            edge, objects = self._grown(copy, end, records)
             checkpoint = signed_checkpoint(
                 self.origin, size=end, root=edge.root(), signer=self._signer
             )
+            if len(self._logs) > 1:
+                fresh = Publication(before.size, before.root(), objects, edge, checkpoint)
+                self._at_hand.add(fresh)
             self._commit(copy, edge, checkpoint)
+            self._recent.forget_before(bundle_start(end))
         return copy.checkpoint
 
     def replicate(self, number: int) -> Checkpoint | None:
@@ -209,19 +226,31 @@ class Sequencer:
         """
         wanted = self._copy(0).checkpoint
         copy = self._copy(number)
-        if wanted is None or copy.edge.size >= wanted.size:
-            return copy.checkpoint
+        while wanted is not None and copy.edge.size < wanted.size:
+            ready = self._at_hand.ready(copy.edge.size, end=wanted.size)
+            if ready is None:
+                self._replicate_anew(copy, wanted)
+                break
+            self._demand_same_root(copy, copy.edge.root(), ready.root, ready.start)
+            self._put_all(copy, ready.objects)
+            self._commit(copy, ready.edge, ready.checkpoint)
+        return copy.checkpoint
+
+    def _replicate_anew(self, copy: _Copy, wanted: Checkpoint) -> None:
+        """Make the objects once more that another store is to have."""
         start = bundle_start(copy.edge.size)
-        bodies = self._journalled(start, wanted.size, otherwise=self._published)
-        edge = self._grown(copy, wanted.size, bodies)
-        if edge.root() != wanted.root:
+        records = self._recorded(start, wanted.size, otherwise=self._published)
+        edge, _ = self._grown(copy, wanted.size, records)
+        self._demand_same_root(copy, edge.root(), wanted.root, wanted.size)
+        self._commit(copy, edge, wanted)
+
+    def _demand_same_root(self, copy: _Copy, got: bytes, wanted: bytes, size: int) -> None:
+        if got != wanted:
             raise IntegrityError(
                 "ledger.fork",
-                f"{copy.log.store.label}: its tree does not become that of checkpoint "
-                f"{wanted.size}",
+                f"{copy.log.store.label}: its tree of {size} entries is not the first store's",
+                hint="keep both stores as evidence; recover into a new log",
             )
-        self._commit(copy, edge, wanted)
-        return wanted
 
     def release(self) -> None:
         """Drop from the journal what every store has had for as long as checkpoints are kept."""
@@ -316,21 +345,25 @@ class Sequencer:
 
     # -- growing ------------------------------------------------------------------------------
 
-    def _journalled(
+    def _recorded(
         self,
         start: int,
         end: int,
         *,
-        otherwise: Callable[[int, int], Iterator[CommittedBody]] | None = None,
-    ) -> Iterator[CommittedBody]:
-        """Entries [start, end) from the journal, or from elsewhere when it lets go of them."""
-        prefix = self._logs[0].prefix
+        otherwise: Callable[[int, int], Iterator[bytes]] | None = None,
+    ) -> Iterator[bytes]:
+        """Records [start, end) from memory or the journal, or from elsewhere when it let go."""
+        recent = self._recent.between(start, end)
+        if recent is not None:
+            yield from recent
+            return
+        frames = FrameReader(self._body_key, prefix=self._logs[0].prefix)
         at = start
         try:
             for at, frame in self._journal.read(start):
                 if at >= end:
                     return
-                yield opened_frame(frame, prefix=prefix, index=at, body_key=self._body_key)
+                yield frames.record(frame, index=at)
         except MissingError as error:
             if otherwise is None or at != start:
                 raise IntegrityError(
@@ -341,19 +374,28 @@ class Sequencer:
                 ) from error
             yield from otherwise(start, end)
 
-    def _published(self, start: int, end: int) -> Iterator[CommittedBody]:
+    def _published(self, start: int, end: int) -> Iterator[bytes]:
         log, size = self._logs[0], self.size_in(0)
         for index in range(start // TILE_WIDTH, -(-end // TILE_WIDTH)):
             for body in published_bodies(log, size, index=index, body_key=self._body_key):
                 if start < end:
-                    yield body
+                    yield body.record
                 start += 1
 
-    def _grown(self, copy: _Copy, end: int, bodies: Iterator[CommittedBody]) -> Edge:
+    def _grown(
+        self, copy: _Copy, end: int, records: Iterator[bytes]
+    ) -> tuple[Edge, tuple[Object, ...]]:
+        """Write the objects of the entries up to `end`; the new edge, and the objects."""
         edge = copy.edge.copy()
-        prefix = copy.log.prefix
-        for name, raw in growth(edge, bodies, prefix=prefix, body_key=self._body_key):
-            self._put(copy, name, raw)
+        objects: list[Object] = []
+
+        def grown() -> Iterator[Object]:
+            for each in growth(edge, records, prefix=copy.log.prefix, body_key=self._body_key):
+                if len(self._logs) > 1:
+                    objects.append(each)
+                yield each
+
+        self._put_all(copy, grown())
         if edge.size != end:
             raise IntegrityError(
                 "ledger.gap",
@@ -361,12 +403,12 @@ class Sequencer:
                 expected=end,
                 got=edge.size,
             )
-        return edge
+        return edge, tuple(objects)
 
     def _commit(self, copy: _Copy, edge: Edge, checkpoint: Checkpoint) -> None:
         """Write the checkpoint, last of all; then remove what no kept checkpoint needs."""
         name = checkpoint_name(copy.log.prefix, checkpoint.size)
-        self._put(copy, name, checkpoint.raw)
+        self._put(copy, (name, checkpoint.raw))
         copy.edge, copy.checkpoint = edge, checkpoint
         copy.kept.append(checkpoint.size)
         try:
@@ -374,8 +416,17 @@ class Sequencer:
         except UnavailableError:
             copy.is_tidy = False  # leftovers harm nobody: the next publication looks for them
 
-    def _put(self, copy: _Copy, name: str, raw: bytes) -> None:
+    def _put_all(self, copy: _Copy, objects: Iterable[Object]) -> None:
+        """Write objects in any order, together where the store can; all durable on return."""
+        store, source = copy.log.store, iter(objects)
+        while some := list(islice(source, _TOGETHER)):
+            left = store.put_new(some) if isinstance(store, BatchStore) else some
+            for each in left:
+                self._put(copy, each)
+
+    def _put(self, copy: _Copy, named: Object) -> None:
         """Write an object; one beyond the last valid checkpoint with other bytes is damage."""
+        name, raw = named
         store = copy.log.store
         try:
             store.put(name, raw)

@@ -16,9 +16,9 @@ from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, MissingError
 from modelkeep.core.verdict import Severity
 from modelkeep.crypto.secret import Secret
-from modelkeep.ledger.batch import batch_of
+from modelkeep.ledger.batch import COVERED_KIND, coverage_of
 from modelkeep.ledger.checkpoint import Checkpoint
-from modelkeep.ledger.entry import opened_frame
+from modelkeep.ledger.entry import FrameReader
 from modelkeep.ledger.log import LogReader, published_bodies
 from modelkeep.ledger.proof import consistency_proof, inclusion_proof, proof_text
 from modelkeep.ledger.tiles import log_prefix
@@ -46,6 +46,19 @@ class LogAccess:
     journal: Journal | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How far batches in the log cover the call journals.
+
+    Attributes:
+        at: index of the last entry that says it of all of them; 0 when there is none.
+        positions: by journal; one that is not here is not covered at all.
+    """
+
+    at: int
+    positions: dict[str, int]
+
+
 def read_entries(access: LogAccess, start: int = 0) -> Iterator[tuple[int, Entry]]:
     """Entries with their indices from `start` on, as far as they are durable now.
 
@@ -67,7 +80,7 @@ def read_entries(access: LogAccess, start: int = 0) -> Iterator[tuple[int, Entry
         except MissingError as error:
             if _size(access, log) > size:
                 continue  # superseded while it was read
-            if error.code == "journal.pruned":
+            if error.code == "journal.expired":
                 raise IntegrityError(
                     "ledger.gap", f"entry {at} is neither in the journal nor under a checkpoint"
                 ) from error
@@ -97,24 +110,23 @@ def log_size(access: LogAccess) -> int:
     return max(size, access.journal.next_position()) if access.journal is not None else size
 
 
-def covered_positions(access: LogAccess, journals: Collection[str]) -> dict[str, int]:
-    """For each call journal, the position up to which batches in the log cover it.
+def covered_positions(access: LogAccess) -> Coverage:
+    """How far the log covers the call journals.
 
-    Read from the log's end backwards, until every journal was met or the log is through.
+    Read from the log's end backwards to the last `calls.covered`, which says it of them all.
     """
-    wanted = set(journals)
     covered: dict[str, int] = {}
+    at = 0
     end = log_size(access)
-    while end > 0 and wanted - covered.keys():
+    while end > 0 and at == 0:
         start = max(0, (end - 1) // _WINDOW * _WINDOW)
         here: dict[str, int] = {}
-        for _, entry in islice(read_entries(access, start), end - start):
-            batch = batch_of(entry)
-            if batch is not None:
-                here[batch.journal] = batch.end
+        for index, entry in islice(read_entries(access, start), end - start):
+            here |= coverage_of(entry)
+            at = index if entry.kind == COVERED_KIND else at
         covered = here | covered
         end = start
-    return {name: covered.get(name, 0) for name in wanted}
+    return Coverage(at, covered)
 
 
 def latest_checkpoint(access: LogAccess) -> Checkpoint:
@@ -242,7 +254,6 @@ def _published(
 def _pending(access: LogAccess, log: LogReader, start: int) -> Iterator[tuple[int, Entry]]:
     if access.journal is None:
         return
+    frames = FrameReader(access.body_key, prefix=log.prefix)
     for number, frame in access.journal.read(start):
-        key = access.body_key
-        body = opened_frame(frame, prefix=log.prefix, index=number, body_key=key)
-        yield number, body.entry()
+        yield number, frames.body(frame, index=number).entry()

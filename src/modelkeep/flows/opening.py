@@ -1,7 +1,8 @@
 """What every opening of a keep does first: bring ledger, State, stores and configuration to agree.
 
 first entry of an empty log -> replay into State, finishing commits that lack their head -> what
-was healed while reading is recorded -> a changed modelkeep.toml goes to the stores
+was healed while reading is recorded -> every store gets the keyring and loses older ones -> a
+changed modelkeep.toml goes to the stores
 """
 
 from __future__ import annotations
@@ -9,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from modelkeep.core.entry import Entry, Fact
+from modelkeep.core.errors import IntegrityError
 from modelkeep.core.names import series_number
+from modelkeep.core.rows import KeyringMark
 from modelkeep.flows.create import config_copy, config_of
 from modelkeep.flows.keep import OpenKeep, record, replay
+from modelkeep.flows.keyring import settled
+from modelkeep.flows.keys import remove_unreadable, shredded_keys
 from modelkeep.ports.journal import Journal
 from modelkeep.vault.objects import member_names, series_member
 
 
-def agree(keep: OpenKeep, *, journal: Journal, config: bytes, healed: Sequence[str]) -> None:
+def agree(keep: OpenKeep, *, journal: Journal, config: bytes, healed: Sequence[str]) -> OpenKeep:
     """Bring everything to agree; each step can be cut and repeated.
 
     Args:
@@ -26,7 +31,9 @@ def agree(keep: OpenKeep, *, journal: Journal, config: bytes, healed: Sequence[s
     _begin_log(keep, journal)
     replay(keep)
     _record_healed(keep, healed)
+    keep = _with_agreed_ring(keep)
     _keep_config(keep, config)
+    return keep
 
 
 def _begin_log(keep: OpenKeep, journal: Journal) -> None:
@@ -60,6 +67,35 @@ def _record_healed(keep: OpenKeep, healed: Sequence[str]) -> None:
     for each in healed:
         label, _, name = each.partition(":")
         record(keep, "vault.healed", {"store": label, "object": name, "code": "ledger"})
+
+
+def _with_agreed_ring(keep: OpenKeep) -> OpenKeep:
+    """Record that the root was used; bring every store to hold the keyring that was opened.
+
+    A destruction that was cut short is finished.
+
+    Raises:
+        IntegrityError: `keys.rolled_back`, when the ledger knows a newer one than any store holds.
+    """
+    number = keep.ring.number
+    known = max((each.number for each in keep.state.rows(KeyringMark)), default=0)
+    if known > number:
+        raise IntegrityError(
+            "keys.rolled_back",
+            f"the ledger knows keyring {known}, the stores hold {number}: it was rolled back",
+            hint="`modelkeep recover` from a store that you trust",
+        )
+    if known < number:
+        # A change was written and the power failed before it was recorded.
+        record(keep, "keyring.changed", {"number": number, "reason": "found"})
+    for label in settled(keep.ring, keep.stores).healed:
+        facts: dict[str, Fact] = {"store": label, "object": f"keyring {number}", "code": "keyring"}
+        record(keep, "vault.healed", facts)
+    record(keep, "key.used", {"key": f"keyring/{number}", "purpose": "unlock"})
+    keep, _ = shredded_keys(keep)
+    if keep.ring.number > number:
+        remove_unreadable(keep)
+    return keep
 
 
 def _keep_config(keep: OpenKeep, raw: bytes) -> None:

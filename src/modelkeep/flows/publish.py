@@ -18,6 +18,7 @@ class Published:
     name: str
     version: int
     schema: Schema
+    domain: str
     is_batchable: bool
     is_default: bool
 
@@ -48,8 +49,26 @@ def chosen(keep: OpenKeep, references: Sequence[str]) -> tuple[ModelReference, .
     return tuple(ModelReference(name=name, selector=str(version)) for name, version in found)
 
 
+def defaults(keep: OpenKeep, references: Sequence[ModelReference]) -> tuple[ModelReference, ...]:
+    """Of each model the version that answers calls which name none: the alias, else the highest.
+
+    Only among what is served: a version that nobody answers for is no default.
+    """
+    snapshot = current_snapshot(keep)
+    found = {}
+    for name in {each.name for each in references}:
+        served = [int(each.selector) for each in references if each.name == name]
+        aliased = resolved(ModelReference(name=name), snapshot, keep.state)
+        found[name] = aliased if aliased in served else max(served)
+    return tuple(ModelReference(name=name, selector=str(at)) for name, at in found.items())
+
+
 def published(
-    keep: OpenKeep, reference: ModelReference, *, allocate: Callable[[int], memoryview]
+    keep: OpenKeep,
+    reference: ModelReference,
+    *,
+    is_default: bool,
+    allocate: Callable[[int], memoryview],
 ) -> Published:
     """Load one version into memory and say how it may be called.
 
@@ -59,13 +78,13 @@ def published(
     """
     file = loaded(keep, reference, allocate=allocate)
     manifest = file.proof.manifest
-    default = resolved(ModelReference(name=manifest.name), current_snapshot(keep), keep.state)
     return Published(
         name=manifest.name,
         version=manifest.version,
+        domain=manifest.domain,
         schema=_schema(manifest),
         is_batchable=is_batchable(_schema(manifest)),
-        is_default=manifest.version == default,
+        is_default=is_default,
     )
 
 

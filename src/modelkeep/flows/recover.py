@@ -16,6 +16,7 @@ from modelkeep.core.record import Record, replaced, to_msgpack
 from modelkeep.flows.alive import alive_ns
 from modelkeep.flows.create import Unlocked, origin_of
 from modelkeep.flows.keep import LogEpoch
+from modelkeep.flows.values import without_erased
 from modelkeep.kernels.digest import keyed_id
 from modelkeep.ledger.checkpoint import Checkpoint
 from modelkeep.ledger.log import LogReader, published_bodies
@@ -30,7 +31,7 @@ from modelkeep.vault.objects import (
     sealed_object,
     series_member,
 )
-from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, kind_of
+from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, VALUE_KINDS, kind_of
 from modelkeep.vault.snapshot import Head
 
 
@@ -159,8 +160,10 @@ def copied(
 
     Ledger objects are copied as they are: `survived` has verified them.
     """
-    order = {kind: place for place, kind in enumerate((*CONTENT_KINDS, "ledger", *MOVING_KINDS))}
-    wanted = [stat for stat in source.list("") if kind_of(stat.name) in order]
+    kinds = (*CONTENT_KINDS, *VALUE_KINDS, "ledger", *MOVING_KINDS)
+    order = {kind: place for place, kind in enumerate(kinds)}
+    listed = [stat for stat in source.list("") if kind_of(stat.name) in order]
+    wanted = without_erased(listed)
     count = size_bytes = 0
     damaged = []
     for stat in sorted(wanted, key=lambda each: (order[kind_of(each.name)], each.name)):
@@ -227,7 +230,7 @@ def backed(store: Store, opened: Unlocked, entries: Iterable[Entry]) -> Backed:
 def _whole_head(store: Store, opened: Unlocked) -> Head:
     public = opened.keys.signer.public
     there = {stat.name: stat.size_bytes for stat in store.list("")}
-    alone = Reader(stores=(store,), domain=opened.domain, public=public, may_heal=False)
+    alone = Reader(stores=(store,), domains=opened.domains, public=public, may_heal=False)
     for name in member_names(store, "head"):
         try:
             head = opened_member(Head, name, store.get(name), kind="head", public=public)
@@ -254,7 +257,7 @@ def honoured_snapshot(store: Store, opened: Unlocked, had: Backed, target: Store
     if not had.lost:
         return had.head.snapshot
     public = opened.keys.signer.public
-    reader = Reader(stores=(store,), domain=opened.domain, public=public, may_heal=False)
+    reader = Reader(stores=(store,), domains=opened.domains, public=public, may_heal=False)
     before = reader.snapshot(had.head.snapshot)
     after = to_msgpack(
         replaced(before, parent=had.head.snapshot, retired=(*before.retired, *had.lost))
@@ -262,10 +265,9 @@ def honoured_snapshot(store: Store, opened: Unlocked, had: Backed, target: Store
     name, raw = sealed_object(
         "snapshot",
         after,
-        domain=opened.domain.name,
-        key=opened.domain.blobs,
+        domain=opened.keys.own,
         signer=opened.keys.signer,
-        salt=keyed_id(opened.domain.blobs.reveal(), after),
+        salt=keyed_id(opened.keys.own.blobs.reveal(), after),
     )
     target.put(name, raw)
     return name

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from modelkeep.core.artifact import Manifest, ModelReference, Schema
 from modelkeep.core.errors import IntegrityError, MissingError
 from modelkeep.core.record import Record, from_msgpack
+from modelkeep.core.rows import Alias
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
 from modelkeep.ports.state import State
 from modelkeep.seal.envelope import Envelope
@@ -55,8 +56,8 @@ def model_summaries(keep: OpenKeep) -> tuple[ModelSummary, ...]:
     reader = keep.reader()
     snapshot = current_snapshot(keep, reader)
     named: dict[tuple[str, int], list[str]] = {}
-    for model, alias, version in keep.state.aliases():
-        named.setdefault((model, version), []).append(alias)
+    for row in keep.state.rows(Alias):
+        named.setdefault((row.model, row.version), []).append(row.alias)
     found = []
     for entry in sorted(snapshot.artifacts, key=lambda each: (each.name, each.version)):
         proof = proof_of(keep, reader, snapshot, name=entry.name, version=entry.version)
@@ -104,9 +105,9 @@ def resolved(reference: ModelReference, snapshot: Snapshot, state: State) -> int
             hint="`modelkeep models` lists what the keep holds",
         )
     aliases = {
-        alias: version
-        for model, alias, version in state.aliases()
-        if model == reference.name and version in versions
+        row.alias: row.version
+        for row in state.rows(Alias)
+        if row.model == reference.name and row.version in versions
     }
     if not reference.selector:
         return aliases.get(DEFAULT_ALIAS, versions[-1])
@@ -124,7 +125,8 @@ def resolved(reference: ModelReference, snapshot: Snapshot, state: State) -> int
 def set_alias(keep: OpenKeep, reference: ModelReference, alias: str) -> int:
     """Point an alias at a model version; return the version. Setting it again changes nothing."""
     version = resolved(reference, current_snapshot(keep), keep.state)
-    if (reference.name, alias, version) not in keep.state.aliases():
+    row = Alias(model=reference.name, alias=alias, version=version)
+    if row not in keep.state.rows(Alias):
         record(keep, "alias.set", {"model": reference.name, "alias": alias, "version": version})
     return version
 

@@ -31,7 +31,9 @@ from modelkeep.core.errors import KeepError, MissingError, UnavailableError
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.principal import Principal
 from modelkeep.core.record import Row
+from modelkeep.core.rows import DEFAULT_DOMAIN
 from modelkeep.gate.authn import Keyring, demand_scope
+from modelkeep.gate.domains import KnownDomains, demand_live
 from modelkeep.gate.limits import demand_slot
 from modelkeep.gate.passage import Passage, Step
 from modelkeep.gate.schema import CheckedCall, SchemaCheck, cleared
@@ -108,12 +110,15 @@ class Reply(Row, frozen=True):
 class Served:
     """A model that is answered for."""
 
-    __slots__ = ("check", "name", "scope", "version")
+    __slots__ = ("check", "domain", "name", "scope", "version")
 
-    def __init__(self, name: str, version: int, check: SchemaCheck) -> None:
+    def __init__(
+        self, name: str, version: int, check: SchemaCheck, *, domain: str = DEFAULT_DOMAIN
+    ) -> None:
         self.name = name
         self.version = version
         self.check = check
+        self.domain = domain
         self.scope = f"infer:{name}"
 
 
@@ -148,6 +153,7 @@ class Serving:
         commitment_key: bytes,
     ) -> None:
         self.keyring = Keyring(())
+        self.domains = KnownDomains()
         self.settings = settings
         self.is_stopping = False
         self.in_flight = 0
@@ -194,22 +200,24 @@ class Serving:
         """The model that a call names, if its principal may use it.
 
         The scope is asked first: whoever may not use a model does not learn whether it exists.
+        To another tenant a model looks like one that is not there.
 
         Raises:
-            RefusedError: `auth.forbidden`.
+            RefusedError: `auth.forbidden`, or `key.revoked` of the model's domain.
             MissingError: `model.missing`.
         """
         call.model = name
         demand_scope(call.principal, f"infer:{name}")
         number = self._defaults.get(name, 0) if version is None else version
         served = self._models.get(name, {}).get(number)
-        if served is None:
+        if served is None or not self.domains.is_open_to(call.principal, served.domain):
             raise MissingError(
                 "model.missing",
                 f"no such model is served: {name}" + (f":{version}" if version else ""),
                 hint="`modelkeep status` lists the served models",
             )
         call.version = number
+        demand_live(self.domains.of(served.domain))
         return served
 
     # ---- the passage ---------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the service runs: where it listens, what it serves, and with how many replicas."""
+"""Settings of the flows: what the service runs, where State lies, what needs approval."""
 
 from __future__ import annotations
 
@@ -26,3 +26,56 @@ class ServeSettings(Record, frozen=True):
     replicas: int = 2
     threads: int = 1
     batch_rows_max: int = 64
+
+
+class StateSettings(Record, frozen=True):
+    """Table `[state]` of modelkeep.toml.
+
+    Attributes:
+        url: `postgresql://user@host:5432/database?sslmode=verify-full`, without a password; empty
+            keeps State in the file `state.db` of the keep's folder.
+        password: where the database's password lies: `file:/path` or `exec:/program`; empty for
+            none (a certificate, or a login by the operating system's user).
+    """
+
+    url: str = ""
+    password: str = ""
+
+
+# What can be set to need others' approval; a verb that is not listed here cannot.
+APPROVABLE_VERBS = (
+    "keys.destroy",
+    "keys.escrow",
+    "keys.rekey",
+    "keys.revoke",
+    "keys.split",
+    "principals.enable",
+    "principals.new",
+    "principals.set",
+    "roles.define",
+    "tokens.new",
+)
+
+
+class ApprovalSettings(Record, frozen=True):
+    """Table `[approvals]` of modelkeep.toml: what one person alone may not do.
+
+    Attributes:
+        needed: how many principals with the scope `approve`, other than who asks, must agree; 0
+            switches approvals off.
+        verbs: what needs approval; of `principals`, `roles` and `tokens` only what would let
+            somebody approve.
+        expires_s: how long a request, and what was agreed to, stays good.
+    """
+
+    needed: int = 0
+    verbs: tuple[str, ...] = (
+        "keys.destroy",
+        "keys.rekey",
+        "principals.enable",
+        "principals.new",
+        "principals.set",
+        "roles.define",
+        "tokens.new",
+    )
+    expires_s: float = 86_400.0

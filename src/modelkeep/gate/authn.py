@@ -8,7 +8,11 @@ Steps of a check, numbered at the code:
  1. The header is of the one accepted form, else the rest runs on a dummy.
  2. The id is looked up; unknown ids get a dummy hash.
  3. The secret's SHA-256 is compared in constant time.
- 4. Revoked and expired keys fail now, after the comparison, with the same words as a wrong one.
+ 4. Revoked and expired keys, and those of a disabled principal, fail now, after the comparison,
+    with the same words as a wrong one.
+
+What a key may do is settled when the keys are read, not at each call: its own scopes, bounded by
+the roles that its principal holds (`core.roles`).
 """
 
 from __future__ import annotations
@@ -17,13 +21,14 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from modelkeep.core.errors import RefusedError, UsageError
 from modelkeep.core.principal import Principal, is_permitted
+from modelkeep.core.roles import bounded, scopes_of
+from modelkeep.core.rows import DEFAULT_TENANT, RegisteredPrincipal, Role, Token
 from modelkeep.crypto.secret import Secret
 from modelkeep.ports.entropy import Entropy
-from modelkeep.ports.state import Token
 
 TOKEN_ID_BYTES = 8
 SECRET_BYTES = 32
@@ -49,12 +54,26 @@ class _Known:
 
 
 class Keyring:
-    """All tokens as of one moment; replaced as a whole when State changes."""
+    """All tokens as of one moment; replaced as a whole when State changes.
+
+    Args:
+        principals: those that are registered; a token of another holder is bounded by no role.
+        roles: those that the operator defined, beside the built-in ones.
+    """
 
     __slots__ = ("_by_id", "_stranger")
 
-    def __init__(self, tokens: Iterable[Token]) -> None:
-        self._by_id = {token.token_id.encode(): _prepared(token) for token in tokens}
+    def __init__(
+        self,
+        tokens: Iterable[Token],
+        principals: Iterable[RegisteredPrincipal] = (),
+        roles: Sequence[Role] = (),
+    ) -> None:
+        registered = {each.name: each for each in principals}
+        self._by_id = {
+            token.token_id.encode(): _prepared(token, registered.get(token.principal), roles)
+            for token in tokens
+        }
         # The dummy hash is of no known text: nobody can present a secret that matches it.
         self._stranger = _Known(bytes(32), _NOBODY, 0, is_revoked=True)
 
@@ -108,7 +127,7 @@ def new_token(
     *,
     principal: str,
     scopes: tuple[str, ...],
-    tenant: str = "default",
+    tenant: str = DEFAULT_TENANT,
     expires_ns: int = 0,
 ) -> tuple[Secret, Token]:
     """Make an API key.
@@ -129,7 +148,15 @@ def new_token(
     return Secret(b"mk_" + token_id.encode() + b"_" + secret), token
 
 
-def _prepared(token: Token) -> _Known:
-    principal = Principal(name=token.principal, tenant=token.tenant, scopes=token.scopes)
+def _prepared(
+    token: Token, registered: RegisteredPrincipal | None, roles: Sequence[Role]
+) -> _Known:
+    allowed = None if registered is None else scopes_of(registered.roles, roles)
+    principal = Principal(
+        name=token.principal,
+        tenant=token.tenant if registered is None else registered.tenant,
+        scopes=bounded(token.scopes, allowed),
+    )
+    is_refused = token.revoked or (registered is not None and registered.disabled)
     digest = bytes.fromhex(token.secret_sha256)
-    return _Known(digest, principal, token.expires_ns, is_revoked=token.revoked)
+    return _Known(digest, principal, token.expires_ns, is_revoked=is_refused)

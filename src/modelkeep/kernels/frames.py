@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # A frame holds one record: 64 KiB of body at most, or one call; 1 MiB bounds a hostile length.
@@ -63,10 +64,15 @@ def header_bytes(first: int) -> bytes:
     return start + _check(start)
 
 
-def frame_head(position: int, payload: bytes) -> bytes:
-    """What stands before a frame's payload."""
-    start = _PLACED.pack(len(payload), position)
-    return start + _check(start + payload)
+def framed(payloads: Sequence[bytes], *, first: int) -> list[bytes]:
+    """The frames of consecutive payloads; 1 us each, so nothing is called that need not be."""
+    pack, sha256 = _PLACED.pack, hashlib.sha256
+    return [
+        (start := pack(len(payload), position))
+        + sha256(start + payload).digest()[:CHECK_BYTES]
+        + payload
+        for position, payload in enumerate(payloads, start=first)
+    ]
 
 
 def mark_bytes(position: int) -> bytes:
@@ -114,6 +120,21 @@ def marks_after(raw: bytes, position: int) -> bool:
             return True
         at = raw.find(MARK, at + 1)
     return False
+
+
+def last_mark(raw: bytes, *, position_max: int) -> tuple[int, int] | None:
+    """The last valid mark in a part of a segment that is at or before a position.
+
+    Returns:
+        The position that it says, and the offset in `raw` of the byte after it.
+    """
+    at = raw.rfind(MARK)
+    while at >= 0:
+        marked = parsed_mark(raw, at)
+        if marked is not None and marked <= position_max:
+            return marked, at + MARK_BYTES
+        at = raw.rfind(MARK, 0, at + len(MARK) - 1)
+    return None
 
 
 def _check(raw: bytes) -> bytes:

@@ -3,11 +3,14 @@
 A record is a leaf of a small RFC 6962 tree over the raw frames of one call journal from
 position `first` on. The root stands in a ledger entry of kind `calls.batch`, so a call is proven
 by two short paths: record in batch, batch in log. Frames are opaque bytes here.
+
+Now and then an entry of kind `calls.covered` says of every call journal how far batches cover it,
+so that a start need not read the whole log to know it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError
@@ -16,6 +19,9 @@ from modelkeep.ledger.proof import inclusion_proof, verify_inclusion
 from modelkeep.ledger.tree import leaf_hash, range_root_over, root_of
 
 BATCH_KIND = "calls.batch"
+GAP_KIND = "calls.gap"
+EXPIRED_KIND = "calls.expired"
+COVERED_KIND = "calls.covered"
 BATCH_ACTOR = "recorder"
 
 
@@ -71,6 +77,26 @@ def batch_of(entry: Entry) -> Batch | None:
     ):
         return Batch(journal=journal, first=first, count=count, root=root)
     raise IntegrityError("ledger.batch", "a calls.batch entry lacks its facts")
+
+
+def coverage_entry(covered: Mapping[str, int], *, at_ns: int) -> Entry:
+    """The entry that says of every call journal up to which position it is covered."""
+    return Entry(kind=COVERED_KIND, at_ns=at_ns, actor=BATCH_ACTOR, facts=dict(covered))
+
+
+def coverage_of(entry: Entry) -> dict[str, int]:
+    """What an entry says of how far call journals are covered: one, all of them, or nothing."""
+    batch = batch_of(entry)
+    if batch is not None:
+        return {batch.journal: batch.end}
+    facts = entry.facts
+    if entry.kind == GAP_KIND:
+        journal, following = facts.get("journal"), facts.get("next")
+        if isinstance(journal, str) and isinstance(following, int):
+            return {journal: following}
+    if entry.kind == COVERED_KIND:
+        return {name: at for name, at in facts.items() if isinstance(at, int)}
+    return {}
 
 
 def prove_record(frames: Sequence[bytes], *, position: int) -> tuple[bytes, ...]:

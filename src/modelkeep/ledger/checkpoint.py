@@ -23,15 +23,18 @@ import re
 from dataclasses import dataclass
 
 from modelkeep.core.errors import IntegrityError, UsageError
-from modelkeep.crypto.signatures import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Signer, verify_bare
+from modelkeep.crypto.signatures import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify_bare
 from modelkeep.ledger.tree import HASH_BYTES
+from modelkeep.ports.note_signer import NoteSigner
 
 # A checkpoint is about 250 bytes; 16 post-quantum cosignatures of 5 kB each still fit.
 CHECKPOINT_BYTES_MAX = 128 * 1024
 ORIGIN_CHARS_MAX = 200
 
-_ED25519 = b"\x01"
-_KEY_ID_BYTES = 4
+# What a key signs, told by the first byte of its encoding (C2SP signed-note, "Signature types").
+LOG_KEY = b"\x01"
+WITNESS_KEY = b"\x04"
+KEY_ID_BYTES = 4
 _ORIGIN = re.compile(r"[!-*,-~]+")  # printable ASCII without space and '+'
 _SIZE = re.compile(r"0|[1-9][0-9]{0,11}")  # 12 digits: the width of the series
 _SIGNATURE_LINE = re.compile(r"\u2014 (?P<name>[^ +]+) (?P<blob>[A-Za-z0-9+/]+={0,2})")
@@ -52,6 +55,24 @@ class Checkpoint:
     extensions: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SignatureLine:
+    """One signature of a note, not verified yet.
+
+    Attributes:
+        line: as it stands in the note, without its newline.
+    """
+
+    name: str
+    key_id: bytes
+    signature: bytes
+    line: str
+
+    def is_by(self, name: str, key: bytes) -> bool:
+        """Whether the line claims to be of this key."""
+        return self.name == name and self.key_id == key
+
+
 def checked_origin(origin: str) -> str:
     """Accept an origin that can also be a key name: printable ASCII, no space, no '+'.
 
@@ -67,44 +88,65 @@ def checked_origin(origin: str) -> str:
     return origin
 
 
-def key_id(origin: str, public: bytes) -> bytes:
+def key_id(name: str, public: bytes, kind: bytes = LOG_KEY) -> bytes:
     """The 4 bytes that tell a signature's key."""
-    return hashlib.sha256(origin.encode() + b"\n" + _ED25519 + public).digest()[:_KEY_ID_BYTES]
+    return hashlib.sha256(name.encode() + b"\n" + kind + public).digest()[:KEY_ID_BYTES]
 
 
-def verifier_key(origin: str, public: bytes) -> str:
+def verifier_key(name: str, public: bytes, kind: bytes = LOG_KEY) -> str:
     """The key as public verifiers take it (Go's sumdb/note): `name+hex key id+base64 key`."""
-    encoded = base64.b64encode(_ED25519 + public).decode()
-    return f"{checked_origin(origin)}+{key_id(origin, public).hex()}+{encoded}"
+    encoded = base64.b64encode(kind + public).decode()
+    return f"{checked_origin(name)}+{key_id(name, public, kind).hex()}+{encoded}"
 
 
-def parsed_verifier_key(text: str) -> tuple[str, bytes]:
-    """The origin and the public key in a line that `verifier_key` printed.
+def parsed_verifier_key(text: str, kind: bytes = LOG_KEY) -> tuple[str, bytes]:
+    """The name and the public key in a line that `verifier_key` printed.
 
     Raises:
         UsageError: `ledger.verifier_key`.
     """
-    origin, _, rest = text.strip().partition("+")
+    name, _, rest = text.strip().partition("+")
     _, _, encoded = rest.partition("+")
-    key = _decoded(encoded)
-    if key is not None and len(key) == 1 + PUBLIC_KEY_BYTES and _ORIGIN.fullmatch(origin):
+    key = decoded_base64(encoded)
+    is_key = key is not None and len(key) == 1 + PUBLIC_KEY_BYTES and key.startswith(kind)
+    if key is not None and is_key and len(name) <= ORIGIN_CHARS_MAX and _ORIGIN.fullmatch(name):
         public = key[1:]
-        if verifier_key(origin, public) == text.strip():
-            return origin, public
+        if verifier_key(name, public, kind) == text.strip():
+            return name, public
+    of_what = "a log" if kind == LOG_KEY else "a witness"
     raise UsageError(
         "ledger.verifier_key",
-        "that is not a verifier key of a log",
-        hint="it looks like NAME+1234abcd+AQ…",
+        f"that is not a verifier key of {of_what}",
+        hint=f"it looks like NAME+1234abcd+{'AQ' if kind == LOG_KEY else 'BA'}…",
     )
 
 
-def signed_checkpoint(origin: str, *, size: int, root: bytes, signer: Signer) -> Checkpoint:
+def signed_checkpoint(origin: str, *, size: int, root: bytes, signer: NoteSigner) -> Checkpoint:
     """Sign a tree head."""
     name = checked_origin(origin)
     text = f"{name}\n{size}\n{base64.b64encode(root).decode()}\n"
-    signature = key_id(name, signer.public) + signer.sign_bare(text.encode())
-    line = f"\u2014 {name} {base64.b64encode(signature).decode()}\n"
-    return Checkpoint(name, size, root, f"{text}\n{line}".encode())
+    line = signature_line(name, key_id(name, signer.public), signer.sign_bare(text.encode()))
+    return Checkpoint(name, size, root, f"{text}\n{line}\n".encode())
+
+
+def signature_line(name: str, key: bytes, signature: bytes) -> str:
+    """One signature of a note, without its newline."""
+    return f"\u2014 {name} {base64.b64encode(key + signature).decode()}"
+
+
+def parsed_tree_head(text: bytes) -> tuple[str, int, bytes]:
+    """Origin, size and root in the text of a checkpoint that is about to be signed.
+
+    Raises:
+        IntegrityError: `ledger.checkpoint`.
+        UsageError: `ledger.origin`.
+    """
+    note = _note_text(text)
+    if not note.endswith("\n"):
+        raise _bad("its text is not a tree head")
+    origin = checked_origin(note.partition("\n")[0])
+    head = _parsed_text(note, raw=text, origin=origin)
+    return origin, head.size, head.root
 
 
 def verified_checkpoint(raw: bytes, *, origin: str, public: bytes) -> Checkpoint:
@@ -113,24 +155,40 @@ def verified_checkpoint(raw: bytes, *, origin: str, public: bytes) -> Checkpoint
     Raises:
         IntegrityError: `ledger.checkpoint`, for whatever is wrong with it.
     """
-    note = _note_text(raw)  # step 1
-    text, blank, lines = note.rpartition("\n\n")  # step 2
-    text += "\n"
-    if not blank or not lines.endswith("\n"):
-        raise _bad("it is not a signed note")
-    known = 0
-    for line in lines[:-1].split("\n"):
-        match = _SIGNATURE_LINE.fullmatch(line)
-        blob = _decoded(match["blob"]) if match is not None else None
-        if match is None or blob is None or len(blob) <= _KEY_ID_BYTES:
-            raise _bad("a signature line is malformed")
-        if match["name"] != origin or blob[:_KEY_ID_BYTES] != key_id(origin, public):
-            continue  # step 3
-        _demand_signature(blob[_KEY_ID_BYTES:], text, public=public)
-        known += 1
+    text, signatures = note_parts(raw)  # steps 1 and 2
+    key, known = key_id(origin, public), 0
+    for each in signatures:
+        if each.is_by(origin, key):  # step 3
+            _demand_signature(each.signature, text, public=public)
+            known += 1
     if known == 0:
         raise _bad("the log's key did not sign it")
     return _parsed_text(text, raw=raw, origin=origin)  # step 4
+
+
+def note_parts(raw: bytes) -> tuple[str, tuple[SignatureLine, ...]]:
+    """The text of a signed note, with its last newline, and its signatures, none verified yet.
+
+    Raises:
+        IntegrityError: `ledger.checkpoint`, when it is not a signed note.
+    """
+    note = _note_text(raw)
+    text, blank, lines = note.rpartition("\n\n")
+    if not blank or not lines.endswith("\n"):
+        raise _bad("it is not a signed note")
+    found = []
+    for line in lines[:-1].split("\n"):
+        match = _SIGNATURE_LINE.fullmatch(line)
+        blob = decoded_base64(match["blob"]) if match is not None else None
+        if match is None or blob is None or len(blob) <= KEY_ID_BYTES:
+            raise _bad("a signature line is malformed")
+        found.append(SignatureLine(match["name"], blob[:KEY_ID_BYTES], blob[KEY_ID_BYTES:], line))
+    return text + "\n", tuple(found)
+
+
+def origin_in(raw: bytes) -> str:
+    """The origin that a note claims; nothing about it is verified."""
+    return raw[: ORIGIN_CHARS_MAX + 1].partition(b"\n")[0].decode(errors="replace")
 
 
 def _note_text(raw: bytes) -> str:
@@ -158,7 +216,7 @@ def _parsed_text(text: str, *, raw: bytes, origin: str) -> Checkpoint:
     lines = text[:-1].split("\n")
     if len(lines) < 3 or not all(lines):
         raise _bad("its text is not a tree head")
-    root = _decoded(lines[2])
+    root = decoded_base64(lines[2])
     if lines[0] != origin:
         raise _bad("it is of another log")
     if _SIZE.fullmatch(lines[1]) is None or root is None or len(root) != HASH_BYTES:
@@ -166,7 +224,7 @@ def _parsed_text(text: str, *, raw: bytes, origin: str) -> Checkpoint:
     return Checkpoint(origin, int(lines[1]), root, raw, tuple(lines[3:]))
 
 
-def _decoded(text: str) -> bytes | None:
+def decoded_base64(text: str) -> bytes | None:
     """Base64 in its one canonical form, or None."""
     try:
         raw = base64.b64decode(text, validate=True)

@@ -8,11 +8,12 @@ same names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.crypto.secret import Secret
-from modelkeep.ledger.entry import CommittedBody, sealed_bodies
+from modelkeep.ledger.entry import leaf_of, sealed_bodies
 from modelkeep.ledger.tiles import Place, entry_bundle, partial_places, place_name, tile_bytes
 from modelkeep.ledger.tree import TILE_WIDTH, Edge, Tile, leaf_hash
 
@@ -23,13 +24,13 @@ def bundle_start(size: int) -> int:
 
 
 def growth(
-    edge: Edge, bodies: Iterable[CommittedBody], *, prefix: str, body_key: Secret
+    edge: Edge, records: Iterable[bytes], *, prefix: str, body_key: Secret
 ) -> Iterator[tuple[str, bytes]]:
     """Objects with their names, in write order; the edge grows with them.
 
     Args:
         edge: where the log stands; it is changed.
-        bodies: all entries from `bundle_start(edge.size)` on.
+        records: all entries from `bundle_start(edge.size)` on, each as `salt || body`.
 
     Raises:
         IntegrityError: `ledger.fork`, when the entries that are in the log already are not those
@@ -37,45 +38,39 @@ def growth(
     """
     begun = edge.size
     number = bundle_start(begun)
-    held: list[CommittedBody] = []
-    completed: list[Tile] = []
-    for body in bodies:
-        hashed = leaf_hash(body.leaf)
-        if number >= begun:
-            completed = edge.push(hashed)
-        elif edge.levels[0][number % TILE_WIDTH] != hashed:
-            raise IntegrityError(
-                "ledger.fork",
-                f"entry {number} is not the one that the log holds: two histories met",
-                hint="keep both stores and the journal as evidence; recover into a new log",
-                entry=number,
-            )
-        number += 1
-        held.append(body)
-        if len(held) == TILE_WIDTH:
-            yield from _bundle(held, number, prefix=prefix, body_key=body_key)
-            for tile in completed:
-                yield _tile(tile, prefix=prefix)
-            held = []
-    if number <= begun:
-        return
-    if held:
-        yield from _bundle(held, number, prefix=prefix, body_key=body_key)
+    source = iter(records)
+    while bundle := list(islice(source, TILE_WIDTH)):
+        leaves = [leaf_of(record) for record in bundle]
+        hashes = [leaf_hash(leaf) for leaf in leaves]
+        known = max(0, min(begun - number, len(bundle)))
+        _demand_same(hashes[:known], edge, first=number)
+        completed = edge.extend(hashes[known:])
+        number += len(bundle)
+        if number <= begun:
+            return
+        index = (number - 1) // TILE_WIDTH
+        entries = Place("tile/entries", index, len(bundle))
+        yield place_name(prefix, entries), entry_bundle(leaves)
+        beside = Place("body", index, len(bundle))
+        sealed = sealed_bodies(bundle, prefix=prefix, place=beside, body_key=body_key)
+        yield place_name(prefix, beside), sealed
+        for tile in completed:
+            yield _tile(tile, prefix=prefix)
     standing = partial_places(begun)
     for tile in edge.partials():
         if Place(f"tile/{tile.level}", tile.index, len(tile.hashes)) not in standing:
             yield _tile(tile, prefix=prefix)
 
 
-def _bundle(
-    bodies: list[CommittedBody], end: int, *, prefix: str, body_key: Secret
-) -> Iterator[tuple[str, bytes]]:
-    index = (end - 1) // TILE_WIDTH
-    entries = Place("tile/entries", index, len(bodies))
-    yield place_name(prefix, entries), entry_bundle(body.leaf for body in bodies)
-    beside = Place("body", index, len(bodies))
-    sealed = sealed_bodies(bodies, prefix=prefix, place=beside, body_key=body_key)
-    yield place_name(prefix, beside), sealed
+def _demand_same(hashes: Sequence[bytes], edge: Edge, *, first: int) -> None:
+    for at, hashed in enumerate(hashes):
+        if edge.levels[0][at] != hashed:
+            raise IntegrityError(
+                "ledger.fork",
+                f"entry {first + at} is not the one that the log holds: two histories met",
+                hint="keep both stores and the journal as evidence; recover into a new log",
+                entry=first + at,
+            )
 
 
 def _tile(tile: Tile, *, prefix: str) -> tuple[str, bytes]:

@@ -8,11 +8,10 @@ is written as a C2SP tlog-proof, which carries its checkpoint and is checked off
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 
 from modelkeep.core.errors import IntegrityError, UsageError
-from modelkeep.ledger.checkpoint import Checkpoint, verified_checkpoint
+from modelkeep.ledger.checkpoint import Checkpoint, decoded_base64, verified_checkpoint
 from modelkeep.ledger.tree import EMPTY_ROOT, HASH_BYTES, RangeRoot, node_hash, split_point
 
 PROOF_HASHES_MAX = 64
@@ -137,19 +136,24 @@ def verified_proof_text(
     Raises:
         IntegrityError: `ledger.proof_text`, `ledger.checkpoint` or `ledger.inclusion`.
     """
-    head, blank, note = text.partition("\n\n")
+    head, blank, _ = text.partition("\n\n")
     lines = head.split("\n")
     at = 2 if len(lines) > 1 and lines[1].startswith("extra ") else 1
     match = _INDEX.fullmatch(lines[at]) if len(lines) > at else None
     if lines[0] != _HEADER or not blank or match is None or len(lines) > PROOF_HASHES_MAX + 3:
         raise IntegrityError("ledger.proof_text", "that is not a tlog-proof")
     proof = tuple(_decoded_hash(line) for line in lines[at + 1 :])
-    checkpoint = verified_checkpoint(note.encode(), origin=origin, public=public)
+    checkpoint = verified_checkpoint(note_in(text), origin=origin, public=public)
     index = int(match["index"])
     verify_inclusion(
         hashed_leaf, index=index, size=checkpoint.size, proof=proof, root=checkpoint.root
     )
     return index, checkpoint
+
+
+def note_in(text: str) -> bytes:
+    """The checkpoint that a tlog-proof carries; nothing about it is verified."""
+    return text.partition("\n\n")[2].encode()
 
 
 def _left_of_path(place: int, last: int) -> tuple[int, int]:
@@ -160,11 +164,8 @@ def _left_of_path(place: int, last: int) -> tuple[int, int]:
 
 
 def _decoded_hash(line: str) -> bytes:
-    try:
-        raw = base64.b64decode(line, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != HASH_BYTES:
+    raw = decoded_base64(line)
+    if raw is None or len(raw) != HASH_BYTES:
         raise IntegrityError("ledger.proof_text", "a line of the proof is not a hash")
     return raw
 

@@ -26,7 +26,6 @@ from modelkeep.ledger.tree import HASH_BYTES, TILE_WIDTH, level_count, levels_of
 
 ORIGIN_HASH_DIGITS = 16
 LEAF_LENGTH_BYTES = 2
-LEAF_BYTES_MAX = 0xFFFF
 
 _NAME = re.compile(
     r"(?P<kind>tile/(?:entries|0|[1-9][0-9]?)|body)"
@@ -150,13 +149,8 @@ def parsed_tile(raw: bytes, *, width: int, name: str) -> tuple[bytes, ...]:
 
 def entry_bundle(leaves: Iterable[bytes]) -> bytes:
     """The bytes of an entry bundle: every leaf after its length as big-endian uint16."""
-    parts = []
-    for leaf in leaves:
-        if len(leaf) > LEAF_BYTES_MAX:
-            raise AssertionError("a leaf is longer than tlog-tiles can say")
-        parts.append(len(leaf).to_bytes(LEAF_LENGTH_BYTES, "big"))
-        parts.append(leaf)
-    return b"".join(parts)
+    # `to_bytes` refuses a leaf that is longer than tlog-tiles can say.
+    return b"".join([len(leaf).to_bytes(LEAF_LENGTH_BYTES, "big") + leaf for leaf in leaves])
 
 
 def parsed_entry_bundle(raw: bytes, *, width: int, name: str) -> tuple[bytes, ...]:

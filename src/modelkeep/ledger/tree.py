@@ -53,7 +53,10 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
         return EMPTY_ROOT
     row = list(hashes)
     while len(row) > 1:
-        above = [node_hash(row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)]
+        above = [
+            _sha256(b"\x01" + left + right).digest()  # node_hash, without a call for each
+            for left, right in zip(row[::2], row[1::2], strict=False)
+        ]
         if len(row) % 2:
             above.append(row[-1])
         row = above
@@ -104,20 +107,37 @@ class Edge:
 
     def push(self, hashed_leaf: bytes) -> list[Tile]:
         """Append one leaf's hash; the tiles that it completed, lowest level first."""
-        completed = []
-        carried = hashed_leaf
-        self.size += 1
-        for number in range(levels_of(self.size)):
-            if number == len(self.levels):
+        return self.extend((hashed_leaf,))
+
+    def extend(self, hashed_leaves: Sequence[bytes]) -> list[Tile]:
+        """Append the hashes of leaves; the tiles that they completed, in the order they did."""
+        completed: list[Tile] = []
+        at = 0
+        while at < len(hashed_leaves):
+            if not self.levels:
                 self.levels.append([])
+            level = self.levels[0]
+            fresh = hashed_leaves[at : at + TILE_WIDTH - len(level)]
+            level.extend(fresh)
+            self.size += len(fresh)
+            at += len(fresh)
+            if len(level) == TILE_WIDTH:
+                completed += self._carried()
+        return completed
+
+    def _carried(self) -> list[Tile]:
+        """Take the full tiles out, each leaving its root in the level above."""
+        completed: list[Tile] = []
+        number = 0
+        while len(self.levels[number]) == TILE_WIDTH:
             level = self.levels[number]
-            level.append(carried)
-            if len(level) < TILE_WIDTH:
-                break
             index = level_count(self.size, number) // TILE_WIDTH - 1
             completed.append(Tile(number, index, tuple(level)))
-            carried = root_of(level)
+            if number + 1 == len(self.levels):
+                self.levels.append([])
+            self.levels[number + 1].append(root_of(level))
             level.clear()
+            number += 1
         return completed
 
     def partials(self) -> list[Tile]:

@@ -7,7 +7,8 @@
        tile must hash to its place in the tile above, the partial tiles together to the signed
        root. So a finding names the object, and in it the entry or hash, with expected and got.
     4. The tiles that were found right must give the signed root.
-    5. Every older checkpoint that is kept must be of the same history, with its partial tiles.
+    5. Every older checkpoint that is kept must be of the same history, with its partial tiles; so
+       must every checkpoint that a witness or a time stamping authority has signed as well.
     6. Every other object of the log is either a leftover of a crash (a note, its content checked
        as far as the tree reaches) or does not belong there.
 
@@ -26,9 +27,11 @@ from modelkeep.core.errors import IntegrityError, KeepError, MissingError
 from modelkeep.core.limits import FINDINGS_MAX
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.crypto.secret import Secret
+from modelkeep.ledger.beside import Beside, parsed_beside
 from modelkeep.ledger.checkpoint import Checkpoint
 from modelkeep.ledger.entry import CommittedBody, opened_bodies
 from modelkeep.ledger.log import LogReader
+from modelkeep.ledger.stamp import STAMP_BYTES_MAX, checkpoint_beside
 from modelkeep.ledger.tiles import (
     Place,
     checkpoint_name,
@@ -313,14 +316,33 @@ class _Verification:
                 self._same_history(older, name)
                 self._partials_of(older, names)
         if at_least is not None:
-            if at_least.size > self._size:
-                self._find(
-                    "ledger.rollback",
-                    checkpoint_name(prefix, at_least.size),
-                    f"expected at least {at_least.size} entries, got {self._size}",
-                )
-            else:
-                self._same_history(at_least, checkpoint_name(prefix, at_least.size))
+            self._contained(at_least, checkpoint_name(prefix, at_least.size))
+
+    def _contained(self, seen: Checkpoint, name: str) -> None:
+        """A checkpoint that somebody else has seen must be in the history."""
+        if seen.size > self._size:
+            self._find(
+                "ledger.rollback",
+                name,
+                f"expected at least {seen.size} entries, got {self._size}",
+            )
+        else:
+            self._same_history(seen, name)
+
+    def _signed_elsewhere(self, name: str, beside: Beside) -> None:
+        raw = self._read(
+            name,
+            lambda: self._log.store.get(name, length=STAMP_BYTES_MAX + 1),
+            may_vanish=True,
+        )
+        if raw is None:
+            return
+        check = partial(
+            checkpoint_beside, raw, beside, origin=self._log.origin, public=self._public
+        )
+        seen = self._read(name, check)
+        if seen is not None:
+            self._contained(seen, name)
 
     def _same_history(self, older: Checkpoint, name: str) -> None:
         if self._is_damaged():
@@ -347,7 +369,10 @@ class _Verification:
         for name in sorted(names):
             place = parsed_place(self._log.prefix, name)
             if place is None:
-                if parsed_checkpoint_size(self._log.prefix, name) is None:
+                beside = parsed_beside(self._log.prefix, name)
+                if beside is not None:
+                    self._signed_elsewhere(name, beside)
+                elif parsed_checkpoint_size(self._log.prefix, name) is None:
                     self._find("ledger.stray", name, "the object does not belong to a log")
                 continue
             count = level_count(self._size, max(place.level, 0))

@@ -20,7 +20,7 @@ class Journal(Protocol):
             The position of the first of them; positions count frames from 0 without gaps.
 
         Raises:
-            UnavailableError: `journal.write`; none of the frames counts as written.
+            UnavailableError: `journal.write` or `ledger.full`; no frame counts as written.
         """
         ...
 
@@ -29,7 +29,7 @@ class Journal(Protocol):
 
         Raises:
             IntegrityError: `journal.damaged`.
-            MissingError: `journal.pruned`, when `start` lies in a segment that was dropped.
+            MissingError: `journal.expired`, when `start` lies in a segment that was dropped.
         """
         ...
 
@@ -38,7 +38,7 @@ class Journal(Protocol):
         ...
 
     def drop_before(self, position: int) -> None:
-        """Delete whole segments that lie before `position`; never anything at or after it."""
+        """Delete whole segments, but the last, that lie before `position`; nothing else ever."""
         ...
 
     def close(self) -> None:

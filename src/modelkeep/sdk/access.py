@@ -1,42 +1,207 @@
-"""The owner's view of who may do what: API keys."""
+"""The owner's view of who may do what: keys, principals, roles, tenants, approvals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from modelkeep.core.rows import (
+    DEFAULT_TENANT,
+    Approval,
+    RegisteredPrincipal,
+    Role,
+    Tenant,
+    Token,
+)
 from modelkeep.crypto.secret import Secret
+from modelkeep.flows.approvals import given_approval, refused_approval, status_of
 from modelkeep.flows.keep import OpenKeep
+from modelkeep.flows.principals import (
+    changed_principal,
+    created_principal,
+    created_tenant,
+    defined_role,
+    disabled_principal,
+    enabled_principal,
+    removed_role,
+    roles_of,
+    tenants_of,
+)
+from modelkeep.flows.settings import ApprovalSettings
 from modelkeep.flows.tokens import created_token, revoked_token
-from modelkeep.ports.state import Token
 
 
 class Access:
     """Who may do what in an open keep.
 
+    What a method changed is in force in a running gateway when it returns.
+
     Args:
+        approvals: table `[approvals]` of the keep.
         await_gateway: returns once a running gateway has read State again.
     """
 
-    def __init__(self, keep: OpenKeep, await_gateway: Callable[[], None]) -> None:
+    def __init__(
+        self, keep: OpenKeep, approvals: ApprovalSettings, await_gateway: Callable[[], None]
+    ) -> None:
         self._open = keep
+        self._approvals = approvals
         self._await_gateway = await_gateway
 
     def new_token(
-        self, principal: str, *, scopes: Sequence[str] = ("infer:*",), expires_ns: int = 0
+        self,
+        principal: str,
+        *,
+        scopes: Sequence[str] | None = None,
+        expires_ns: int = 0,
+        tenant: str = DEFAULT_TENANT,
     ) -> tuple[str, Secret]:
         """Make an API key: its id, and its text, which exists nowhere else.
 
-        A running gateway knows the key when this returns.
+        Args:
+            scopes: by default all that the principal's roles permit, or `infer:*` for a principal
+                that is not registered.
+            tenant: of a principal that is not registered; others have one.
+
+        Raises:
+            UsageError: `token.*`.
+            RefusedError: `token.beyond`, `principal.disabled` or `approval.needed`.
         """
-        made = created_token(self._open, principal=principal, scopes=scopes, expires_ns=expires_ns)
+        made = created_token(
+            self._open,
+            principal=principal,
+            scopes=scopes,
+            expires_ns=expires_ns,
+            tenant=tenant,
+            approvals=self._approvals,
+        )
         self._await_gateway()
         return made
 
     def tokens(self) -> tuple[Token, ...]:
         """All API keys: ids, holders, scopes; never the keys."""
-        return self._open.state.tokens()
+        return self._open.state.rows(Token)
 
     def revoke_token(self, token_id: str) -> None:
-        """Revoke an API key; a running gateway refuses it when this returns."""
+        """Revoke an API key for good.
+
+        Raises:
+            MissingError: `token.unknown`.
+        """
         revoked_token(self._open, token_id)
         self._await_gateway()
+
+    def new_principal(
+        self, name: str, *, roles: Sequence[str] = (), tenant: str = DEFAULT_TENANT
+    ) -> RegisteredPrincipal:
+        """Register a principal: from now on its roles bound what its keys may do.
+
+        Raises:
+            UsageError: `token.principal` or `principal.exists`.
+            MissingError: `role.unknown` or `tenant.unknown`.
+            RefusedError: `approval.needed`.
+        """
+        made = created_principal(
+            self._open, name, roles=roles, tenant=tenant, approvals=self._approvals
+        )
+        self._await_gateway()
+        return made
+
+    def principals(self) -> tuple[RegisteredPrincipal, ...]:
+        """All registered principals."""
+        return self._open.state.rows(RegisteredPrincipal)
+
+    def set_principal(self, name: str, *, roles: Sequence[str]) -> RegisteredPrincipal:
+        """Give a principal these roles in place of those it has.
+
+        Raises:
+            MissingError: `principal.unknown` or `role.unknown`.
+            RefusedError: `approval.needed`.
+        """
+        changed = changed_principal(self._open, name, roles=roles, approvals=self._approvals)
+        self._await_gateway()
+        return changed
+
+    def disable_principal(self, name: str) -> RegisteredPrincipal:
+        """Refuse every key of a principal until it is enabled.
+
+        Raises:
+            MissingError: `principal.unknown`.
+        """
+        changed = disabled_principal(self._open, name)
+        self._await_gateway()
+        return changed
+
+    def enable_principal(self, name: str) -> RegisteredPrincipal:
+        """Accept a principal's keys again; revoked ones stay revoked.
+
+        Raises:
+            MissingError: `principal.unknown`.
+            RefusedError: `approval.needed`.
+        """
+        changed = enabled_principal(self._open, name, approvals=self._approvals)
+        self._await_gateway()
+        return changed
+
+    def roles(self) -> tuple[Role, ...]:
+        """All roles, the built-in ones too."""
+        return roles_of(self._open)
+
+    def define_role(self, name: str, *, scopes: Sequence[str]) -> Role:
+        """Make a role, or change what it permits.
+
+        Raises:
+            UsageError: `role.name`, `role.built_in` or `token.scope`.
+            RefusedError: `approval.needed`.
+        """
+        made = defined_role(self._open, name, scopes=scopes, approvals=self._approvals)
+        self._await_gateway()
+        return made
+
+    def remove_role(self, name: str) -> bool:
+        """Remove a role that nobody holds; say whether it was there.
+
+        Raises:
+            UsageError: `role.built_in`.
+            RefusedError: `role.held`.
+        """
+        return removed_role(self._open, name)
+
+    def new_tenant(self, name: str, *, domain: str = "") -> Tenant:
+        """Make a tenant; its domain of keys is called like it unless told otherwise.
+
+        Raises:
+            UsageError: `tenant.name` or `tenant.domain`.
+        """
+        made = created_tenant(self._open, name, domain=domain)
+        self._await_gateway()
+        return made
+
+    def tenants(self) -> tuple[Tenant, ...]:
+        """All tenants; the default one is always there."""
+        return tenants_of(self._open)
+
+    def approvals(self) -> tuple[tuple[Approval, str], ...]:
+        """All requests, oldest first, each with `open`, `used`, `refused` or `expired`."""
+        now_ns = self._open.clock.now_ns()
+        rows = sorted(self._open.state.rows(Approval), key=lambda each: each.requested_ns)
+        return tuple((row, status_of(row, now_ns)) for row in rows)
+
+    def give_approval(self, approval_id: str, key: Secret) -> Approval:
+        """Agree to a request in the name of whoever holds the API key.
+
+        Raises:
+            UsageError: `auth.invalid`.
+            RefusedError: `auth.forbidden`, `approval.self` or `approval.closed`.
+            MissingError: `approval.unknown`.
+        """
+        return given_approval(self._open, approval_id, key)
+
+    def refuse_approval(self, approval_id: str, key: Secret) -> Approval:
+        """Say no to a request, for good.
+
+        Raises:
+            UsageError: `auth.invalid`.
+            RefusedError: `auth.forbidden` or `approval.closed`.
+            MissingError: `approval.unknown`.
+        """
+        return refused_approval(self._open, approval_id, key)

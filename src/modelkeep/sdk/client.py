@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +27,10 @@ from modelkeep.core.errors import (
     UnavailableError,
     UsageError,
 )
+from modelkeep.crypto.recipients import Identity
+from modelkeep.crypto.secret import Secret
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE
+from modelkeep.sdk import sealing
 
 Array = npt.NDArray[Any]
 
@@ -95,6 +98,36 @@ class Client:
             path += f"/versions/{named.selector}"
         metadata = json.loads(self._call("GET", path)[0])
         return RemoteModel(client=self, path=path, metadata=metadata)
+
+    def encrypt(
+        self,
+        data: bytes,
+        *,
+        to: str | Path | Iterable[str | Path] = (),
+        passphrase: str | Secret | None = None,
+    ) -> bytes:
+        """Encrypt bytes to recipients or under a passphrase, here: nothing goes to the server.
+
+        For files, streams and signatures see `modelkeep.sdk.sealing`.
+
+        Raises:
+            UsageError: see `sealing.encrypt`.
+        """
+        return sealing.encrypt(data, to=to, passphrase=passphrase)
+
+    def decrypt(
+        self,
+        data: bytes,
+        *,
+        identity: Path | Identity | Iterable[Path | Identity] = (),
+        passphrase: str | Secret | None = None,
+    ) -> bytes:
+        """Decrypt bytes, here: nothing goes to the server.
+
+        Raises:
+            KeepError: see `sealing.decrypt`.
+        """
+        return sealing.decrypt(data, identity=identity, passphrase=passphrase)
 
     def is_ready(self) -> bool:
         """Whether the server is up and can answer for every model that it serves."""

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from modelkeep.config import Config, StoreSettings, new_config_text, parsed_config
 from modelkeep.core.errors import UnavailableError, UsageError
 from modelkeep.crypto.certificates import new_authority
-from modelkeep.crypto.kdf import Argon2Settings
-from modelkeep.crypto.secret import Secret
 from modelkeep.flows.create import KEEP_ID_BYTES, abandoned, created
-from modelkeep.wiring import KeepFolder, passphrase_source, stores_of, write_file
+from modelkeep.ports.keyholder import Means
+from modelkeep.wiring import KeepFolder, stores_of, write_file
 
 MAIN_STORE = StoreSettings(label="main", path="stores/main")
 
 
 def create_keep(
     folder: KeepFolder,
-    passphrase: Secret,
+    means: Means,
     stores: Mapping[str, str | Path],
     *,
     host: str,
     port: int,
-    argon2: Argon2Settings | None,
 ) -> None:
     """Make a keep: the mark first, modelkeep.toml last, then the mark goes.
 
@@ -32,7 +31,7 @@ def create_keep(
         UnavailableError: `init.folder`, when the folder cannot be made or written.
     """
     try:
-        _create(folder, passphrase, stores, host=host, port=port, argon2=argon2)
+        _create(folder, means, stores, host=host, port=port)
     except OSError as error:
         raise UnavailableError(
             "init.folder",
@@ -43,12 +42,11 @@ def create_keep(
 
 def _create(
     folder: KeepFolder,
-    passphrase: Secret,
+    means: Means,
     stores: Mapping[str, str | Path],
     *,
     host: str,
     port: int,
-    argon2: Argon2Settings | None,
 ) -> None:
     """Write order: see `flows.create`; the mark first, modelkeep.toml last, then the mark goes."""
     disk, entropy, clock = folder.world.disk, folder.world.entropy, folder.world.clock
@@ -68,7 +66,9 @@ def _create(
         MAIN_STORE,
         *(StoreSettings(label=label, path=str(Path(at).resolve())) for label, at in stores.items()),
     )
-    text = new_config_text(keep_id=keep_id, stores=settings, host=host, port=port).encode()
+    text = new_config_text(
+        keep_id=keep_id, stores=settings, host=host, port=port, source=means.source
+    ).encode()
     config = parsed_config(text, what="the new configuration")
     places = [folder.store_path(store).resolve() for store in config.stores]
     if len(set(places)) != len(places):
@@ -76,14 +76,15 @@ def _create(
     _remove_abandoned(folder, config)
     write_file(disk, folder.pending_file, keep_id.encode())
     authority = new_authority(keep_id=keep_id, now_ns=clock.now_ns())
-    created(
-        stores_of(folder, config),
-        keep_id=keep_id,
-        source=passphrase_source(passphrase, argon2 or config.argon2),
-        authority=authority,
-        config=text,
-        entropy=entropy,
-    )
+    with closing(folder.world.keyholder(means)) as keyholder:
+        created(
+            stores_of(folder, config),
+            keep_id=keep_id,
+            keyholder=keyholder,
+            authority=authority,
+            config=text,
+            entropy=entropy,
+        )
     write_file(disk, folder.ca_pem_path, authority.certificate)
     write_file(disk, folder.config_path, text)
     disk.unlink(folder.pending_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -30,10 +31,13 @@ from modelkeep.flows.registry import (
     model_summaries,
     set_alias,
 )
+from modelkeep.opening import open_keep
+from modelkeep.ports.keyholder import PASSPHRASE, Means
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.sdk.access import Access
 from modelkeep.sdk.creation import create_keep
 from modelkeep.sdk.files import mapped, private_copy
+from modelkeep.sdk.keys import Keys
 from modelkeep.sdk.ledger import Ledger
 from modelkeep.sdk.service import Service
 from modelkeep.wiring import (
@@ -41,8 +45,6 @@ from modelkeep.wiring import (
     Warn,
     World,
     is_served,
-    open_keep,
-    passphrase_source,
     removed_state,
     write_file,
 )
@@ -55,7 +57,8 @@ class Keep:
 
     Args:
         path: the keep's folder.
-        passphrase: opens the root key.
+        passphrase: opens the root, where `[keys] source` is `passphrase`.
+        means: opens the root in another way: another key source, shares, an escrow key.
         actor: who acts, for the ledger.
         warn: told what went wrong without stopping anything, such as a store that is away.
         world: what the keep stands on; the machine itself unless a test says otherwise.
@@ -69,17 +72,17 @@ class Keep:
         self,
         path: str | Path,
         *,
-        passphrase: str | Secret,
+        passphrase: str | Secret | None = None,
+        means: Means | None = None,
         actor: str = DEFAULT_ACTOR,
         warn: Warn = lambda _: None,
         world: World | None = None,
     ) -> None:
         self.folder = _folder(path, world)
-        self._passphrase = _as_secret(passphrase)
+        self.means = means or means_of(passphrase)
         self._stack = ExitStack()
-        source = passphrase_source(self._passphrase)
         self._open, self.config = self._stack.enter_context(
-            open_keep(self.folder, source, actor=actor, warn=warn)
+            open_keep(self.folder, self.means, actor=actor, warn=warn)
         )
 
     @classmethod
@@ -87,7 +90,8 @@ class Keep:
         cls,
         path: str | Path,
         *,
-        passphrase: str | Secret,
+        passphrase: str | Secret | None = None,
+        means: Means | None = None,
         stores: Mapping[str, str | Path] | None = None,
         host: str = "127.0.0.1",
         port: int = 8443,
@@ -98,15 +102,17 @@ class Keep:
         """Make a keep and open it.
 
         Args:
+            means: what will hold the root, where it is not the passphrase.
             stores: further stores by label; backups go to them.
 
         Raises:
             UsageError: `keep.exists` or `keep.store_taken`.
         """
-        secret = _as_secret(passphrase)
+        means = means or means_of(passphrase)
+        means = replace(means, source=means.source or PASSPHRASE, argon2=argon2 or Argon2Settings())
         folder = _folder(path, world)
-        create_keep(folder, secret, stores or {}, host=host, port=port, argon2=argon2)
-        return cls(path, passphrase=secret, actor=actor, world=world)
+        create_keep(folder, means, stores or {}, host=host, port=port)
+        return cls(path, means=means, actor=actor, world=world)
 
     @property
     def keep_id(self) -> str:
@@ -115,8 +121,13 @@ class Keep:
 
     @property
     def access(self) -> Access:
-        """Who may do what: API keys and their holders."""
-        return Access(self._open, self._await_gateway)
+        """Who may do what: API keys, principals, roles, tenants, approvals."""
+        return Access(self._open, self.config.approvals, self.await_gateway)
+
+    @property
+    def keys(self) -> Keys:
+        """Who holds the root, and the keys of domains."""
+        return Keys(self)
 
     @property
     def ledger(self) -> Ledger:
@@ -128,24 +139,34 @@ class Keep:
         """What the flows work on."""
         return self._open
 
+    def adopt(self, changed: OpenKeep) -> None:
+        """Go on with what a flow made of this keep."""
+        self._open = changed
+
     @classmethod
     def rebuild_state(
-        cls, path: str | Path, *, passphrase: str | Secret, actor: str = DEFAULT_ACTOR
+        cls,
+        path: str | Path,
+        *,
+        passphrase: str | Secret | None = None,
+        means: Means | None = None,
+        actor: str = DEFAULT_ACTOR,
     ) -> Self:
         """Make State anew from the ledger, and open the keep.
 
         Raises:
             UnavailableError: `state.served`, while a gateway reads it.
         """
-        secret = _as_secret(passphrase)
-        removed_state(KeepFolder(Path(path)), passphrase_source(secret))
-        return cls(path, passphrase=secret, actor=actor)
+        chosen = means or means_of(passphrase)
+        removed_state(KeepFolder(Path(path)), chosen)
+        return cls(path, means=chosen, actor=actor)
 
     def admit(
         self,
         file: str | Path,
         *,
         name: str,
+        domain: str = "",
         canary: Canary | str | Path | None = None,
         base: str = "",
         note: str = "",
@@ -153,8 +174,12 @@ class Keep:
     ) -> Admitted:
         """Let a model in: scan, sign, seal, store, register as the next version.
 
+        Args:
+            domain: whose key it is kept under; by default that of the version before, or `default`.
+
         Raises:
             RefusedError: `verdict.hold` or `verdict.deny`.
+            MissingError: `keys.domain`.
             UsageError: when the file or the name is no good.
         """
         if base:
@@ -166,6 +191,7 @@ class Keep:
                     name=name,
                     file_name=Path(file).name,
                     raw=raw,
+                    domain=domain,
                     canary=_canary(canary),
                     base=base,
                     note=note,
@@ -250,15 +276,10 @@ class Keep:
         """Record what a recovery or its rehearsal came to."""
         return record(self._open, "drill.measured", dict(facts))
 
-    @property
-    def passphrase(self) -> Secret:
-        """What opened this keep, for a service that is started from it."""
-        return self._passphrase
-
     def serve(self) -> Service:
         """Start the service as a child of this process; the keep is closed first."""
         self.close()
-        return Service(self.folder.path, self._passphrase)
+        return Service(self.folder.path, self.means)
 
     def close(self) -> None:
         """Publish what was recorded, release the keep; idempotent."""
@@ -270,7 +291,7 @@ class Keep:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _await_gateway(self) -> None:
+    def await_gateway(self) -> None:
         """Give a running gateway the time in which it reads State again."""
         if is_served(self.folder):
             time.sleep(2 * self.config.gate.tokens_reload_s)
@@ -293,5 +314,8 @@ def _canary(canary: Canary | str | Path | None) -> Canary | None:
         return parsed_canary(bytes(raw), what=str(canary))
 
 
-def _as_secret(passphrase: str | Secret) -> Secret:
-    return passphrase if isinstance(passphrase, Secret) else Secret(passphrase.encode())
+def means_of(passphrase: str | Secret | None, source: str = "") -> Means:
+    """What a keep is opened with; the source that modelkeep.toml names unless one is given."""
+    if isinstance(passphrase, str):
+        passphrase = Secret(passphrase.encode())
+    return Means(source=source, passphrase=passphrase)

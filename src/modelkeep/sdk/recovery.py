@@ -9,16 +9,25 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from modelkeep.config import Config, StoreSettings, new_config_text, parsed_config
+from modelkeep.config import (
+    Config,
+    StoreSettings,
+    new_config_text,
+    parsed_config,
+    with_source,
+    without_state,
+)
 from modelkeep.core.artifact import CanaryTensor, Manifest, parsed_reference
 from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
 from modelkeep.core.record import Record, replaced, to_json
+from modelkeep.core.rows import ANY_TENANT, Alias
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.drill.measure import Measure, assessed, measured
@@ -41,11 +50,12 @@ from modelkeep.kernels.arrays import NUMPY_BY_DTYPE, Array
 from modelkeep.kernels.digest import digest_of
 from modelkeep.ledger.checkpoint import Checkpoint, verified_checkpoint
 from modelkeep.ledger.log import LogReader
+from modelkeep.ports.keyholder import PASSPHRASE, Means
 from modelkeep.ports.store import Store
 from modelkeep.sdk.client import Client
 from modelkeep.sdk.keep import Keep
 from modelkeep.sdk.service import Service
-from modelkeep.wiring import KeepFolder, folder_store, passphrase_source, write_file
+from modelkeep.wiring import KeepFolder, folder_store, keyholder_of, write_file
 
 PROBE_S = 600
 ACTOR = "recovery"
@@ -100,6 +110,8 @@ class Plan:
     Attributes:
         target: where the keep is made again.
         source: folder of the surviving store.
+        means: what opens the surviving store.
+        successor: what is to hold the root from then on, where shares or an escrow key opened it.
         port: to listen on instead of the configured one; None keeps that.
         expected: a signed checkpoint that must be in the history.
         disaster_ns: when it happened; 0 for the start of the recovery.
@@ -109,7 +121,8 @@ class Plan:
 
     target: Path
     source: Path
-    passphrase: Secret
+    means: Means
+    successor: Means | None = None
     port: int | None = None
     expected: bytes | None = None
     disaster_ns: int = 0
@@ -142,13 +155,20 @@ def recovered(
 
     _demand_free(folder)
     restored = restored_folder(plan, folder, lap)
-    with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
+    if plan.successor is not None:
+        with Keep(plan.target, means=plan.means, actor=ACTOR) as keep:
+            keep.keys.rotate(source=_source(plan), passphrase=plan.successor.passphrase)
+        plan = replace(plan, means=plan.successor)
+        lap("root given to a new holder")
+    with Keep(plan.target, means=plan.means, actor=ACTOR) as keep:
         last_ns = _current_ns(keep, plan, restored.was, started_ns)
         if restored.lost:  # all since the first commit that did not come over is lost
             last_ns = min(last_ns, restored.lost_ns)
         moved = _moved_aliases(keep)
         probe_id, key = keep.access.new_token(
-            "recovery-probe", expires_ns=clock.now_ns() + PROBE_S * NS_PER_S
+            "recovery-probe",
+            expires_ns=clock.now_ns() + PROBE_S * NS_PER_S,
+            tenant=ANY_TENANT,
         )
         manifests = {
             f"{each.name}:{each.version}": keep.manifest(f"{each.name}:{each.version}")
@@ -170,7 +190,7 @@ def recovered(
             plan, restored, measure, probes=probes, laps=watch.laps(), at=rfc3339(started_ns)
         )
         result = replaced(result, lost=(*restored.lost, *moved))
-        with Keep(plan.target, passphrase=plan.passphrase, actor=ACTOR) as keep:
+        with Keep(plan.target, means=plan.means, actor=ACTOR) as keep:
             keep.access.revoke_token(probe_id)
             keep.record_drill(result_facts(result, keep.opened.keys.signer))
         folder.world.disk.unlink(folder.pending_file)
@@ -205,8 +225,13 @@ def _demand_free(folder: KeepFolder) -> None:
             disk.unlink(path)
 
 
-def drilled(keep: Keep, *, told: Callable[[Lap], None] = lambda _: None) -> DrillResult:
+def drilled(
+    keep: Keep, *, means: Means | None = None, told: Callable[[Lap], None] = lambda _: None
+) -> DrillResult:
     """Rehearse a recovery from the second store in a folder that is thrown away.
+
+    Args:
+        means: shares or an escrow key, to rehearse that the key source is lost too.
 
     Raises:
         UsageError: `drill.store`, when the keep has one store only.
@@ -223,7 +248,8 @@ def drilled(keep: Keep, *, told: Callable[[Lap], None] = lambda _: None) -> Dril
     plan = Plan(
         target=target,
         source=source,
-        passphrase=keep.passphrase,
+        means=means or replace(keep.means, source=keep.means.source or keep.config.keys.source),
+        successor=_throwaway(keep) if means is not None else None,
         port=0,
         is_rehearsal=True,
         entries=keep.opened.state.applied().entries,
@@ -235,6 +261,13 @@ def drilled(keep: Keep, *, told: Callable[[Lap], None] = lambda _: None) -> Dril
         shutil.rmtree(target, ignore_errors=True)
     keep.record_drill(result_facts(result, keep.opened.keys.signer))
     return result
+
+
+def _throwaway(keep: Keep) -> Means:
+    """What holds the root of a rehearsal: a passphrase that nobody learns."""
+    return Means(
+        source=PASSPHRASE, passphrase=Secret(keep.opened.entropy.random_bytes(32).hex().encode())
+    )
 
 
 def result_facts(result: DrillResult, signer: Signer) -> dict[str, str | float | bool]:
@@ -272,7 +305,8 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
     """
     disk = folder.world.disk
     survivor = folder_store(plan.source, str(plan.source), disk)
-    opened = unlocked([survivor], passphrase_source(plan.passphrase))
+    with closing(keyholder_of(folder, plan.means)) as keyholder:
+        opened = unlocked([survivor], keyholder)
     lap("root unlocked")
     raw = config_of([survivor], opened.keys)[1]
     config = parsed_config(raw, what="the stored configuration")
@@ -320,6 +354,11 @@ def _begin_log(
         put_epoch(survivor, epoch, opened)
 
 
+def _source(plan: Plan) -> str:
+    """The key source of the recovered keep: what the operator gave, never what a store names."""
+    return (plan.successor or plan.means).source or PASSPHRASE
+
+
 def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
     """The recovered modelkeep.toml: as it was, but for where the store lies and the port."""
     if plan.is_rehearsal:
@@ -328,8 +367,9 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
             stores=(StoreSettings(label=config.stores[0].label, path="stores/main"),),
             host="127.0.0.1",
             port=0,
+            source=_source(plan),
         ).encode()
-    text = raw.decode()
+    text = without_state(with_source(raw.decode(), _source(plan)))
     here = str(plan.source.resolve())
     others = config.stores[1:]
     if others and here not in [store.path for store in others]:
@@ -378,11 +418,12 @@ def _moved_aliases(keep: Keep) -> tuple[str, ...]:
     for each in keep.models():
         survived_versions.setdefault(each.name, []).append(each.version)
     moved = []
-    for model, alias, version in keep.opened.state.aliases():
-        versions = survived_versions.get(model, [])
-        if versions and version not in versions:
-            keep.set_alias(f"{model}:{alias}", max(versions))
-            moved.append(f"{model}:{alias} was version {version} and is {max(versions)} now")
+    for row in keep.opened.state.rows(Alias):
+        versions = survived_versions.get(row.model, [])
+        if versions and row.version not in versions:
+            name = f"{row.model}:{row.alias}"
+            keep.set_alias(name, max(versions))
+            moved.append(f"{name} was version {row.version} and is {max(versions)} now")
     return tuple(moved)
 
 
@@ -443,7 +484,8 @@ def _result(
 ) -> DrillResult:
     objectives = restored.config.objectives
     return DrillResult(
-        kind="drill" if plan.is_rehearsal else "recovery",
+        kind=("drill" if plan.is_rehearsal else "recovery")
+        + (" with lost keys" if plan.successor is not None else ""),
         keep_id=restored.config.keep_id,
         at=at,
         source=plan.source.name,

@@ -10,23 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
-from modelkeep.core.errors import (
-    IntegrityError,
-    KeepError,
-    MissingError,
-    RefusedError,
-    UnavailableError,
-    UsageError,
-)
-from modelkeep.crypto.secret import Secret
+from modelkeep.core.errors import KeepError, error_of
+from modelkeep.ports.keyholder import Means
 
 STOP_TIMEOUT_S = 45.0
 LOG_NAME = "service.log"
-
-_CLASS_BY_EXIT: dict[int, type[KeepError]] = {
-    kind.exit_status: kind
-    for kind in (UsageError, RefusedError, IntegrityError, MissingError, UnavailableError)
-}
 
 
 class Service:
@@ -37,15 +25,13 @@ class Service:
         models: what it serves, as `name:version`.
     """
 
-    def __init__(self, folder: Path, passphrase: Secret) -> None:
+    def __init__(self, folder: Path, means: Means) -> None:
         """Start the service; return when it is ready.
 
         Raises:
             KeepError: what stopped it from starting.
         """
-        reading, writing = os.pipe()
-        os.write(writing, passphrase.reveal())
-        os.close(writing)
+        reading = passed_passphrase(means)
         # Closed when this process ends, however it ends: then the service ends too.
         lifeline, self._lifeline = os.pipe()
         self._run_folder = folder / "run"
@@ -55,15 +41,17 @@ class Service:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
                 [
                     *(*command, "--keep", str(folder), "--json"),
-                    *("--passphrase-fd", str(reading), "--lifeline-fd", str(lifeline)),
+                    *("--key-source", means.source, "--lifeline-fd", str(lifeline)),
+                    *("--passphrase-fd", str(reading)),
                 ],
-                pass_fds=(reading, lifeline),
+                pass_fds=(lifeline, *((reading,) if reading >= 0 else ())),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 process_group=0,
             )
-        os.close(reading)
+        if reading >= 0:
+            os.close(reading)
         os.close(lifeline)
         facts = self._first_line()
         self.url: str = facts["url"]
@@ -121,13 +109,22 @@ class Service:
         raise _failure(status, said)
 
 
+def passed_passphrase(means: Means) -> int:
+    """A pipe with the passphrase in it, to be inherited; -1 when there is none."""
+    if means.passphrase is None:
+        return -1
+    reading, writing = os.pipe()
+    os.write(writing, means.passphrase.reveal())
+    os.close(writing)
+    return reading
+
+
 def _failure(status: int, said: str) -> KeepError:
     """The supervisor's own error, from the last line that it wrote."""
     lines = said.strip().splitlines()
-    kind = _CLASS_BY_EXIT.get(status, UnavailableError)
     try:
-        facts = json.loads(lines[-1])
-        return kind(facts["code"], facts["message"], hint=facts["hint"])
+        return error_of(json.loads(lines[-1]))
     except (IndexError, ValueError, KeyError, TypeError):
         last = lines[-1] if lines else f"it ended with status {status}"
-        return kind("serve.start", f"the service did not start: {last}")
+        message = f"the service did not start: {last}"
+        return error_of({"code": "serve.start", "message": message, "exit_status": status})

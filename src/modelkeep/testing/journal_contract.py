@@ -97,14 +97,14 @@ class JournalContract:
             assert kept == list(range(position, 100))
         assert journal.append([b"next"]) == 100
 
-    def test_what_was_dropped_is_pruned(self, opened: Opened) -> None:
+    def test_what_was_dropped_has_expired(self, opened: Opened) -> None:
         journal = opened(writable=True)
         for number in range(100):
             journal.append([b"%02d" % number * 20])
         journal.drop_before(90)
-        with pytest.raises(MissingError) as pruned:
+        with pytest.raises(MissingError) as expired:
             frames_from(journal, 0)
-        assert pruned.value.code == "journal.pruned"
+        assert expired.value.code == "journal.expired"
         reader = opened(writable=False)
         with pytest.raises(MissingError):
             frames_from(reader, 0)

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelkeep.core.entry import Entry
-from modelkeep.ports.state import Applied, State, Token
+from modelkeep.core.rows import Applied, R
+from modelkeep.ports.state import State
 
 
 class PowerCut(BaseException):
@@ -170,11 +171,8 @@ class CuttingState:
         self._state.apply(first, entries)
         self._fuse.spend()
 
-    def tokens(self) -> tuple[Token, ...]:
-        return self._state.tokens()
-
-    def aliases(self) -> tuple[tuple[str, str, int], ...]:
-        return self._state.aliases()
+    def rows(self, kind: type[R]) -> tuple[R, ...]:
+        return self._state.rows(kind)
 
     def revision(self) -> int:
         return self._state.revision()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelkeep.core.errors import IntegrityError
+from modelkeep.core.record import replaced
 from modelkeep.crypto.aead import TAG_BYTES
-from modelkeep.crypto.hierarchy import DomainKeys
+from modelkeep.crypto.hierarchy import DomainKeys, Domains
 from modelkeep.kernels.digest import keyed_id
 from modelkeep.vault.load import Reader
 from modelkeep.vault.objects import demand_digest, opened_object
@@ -15,24 +16,27 @@ from modelkeep.vault.replicate import kind_of
 from modelkeep.vault.snapshot import Snapshot
 
 
-def demand_content(name: str, raw: bytes, *, domain: DomainKeys, public: bytes) -> None:
+def demand_content(name: str, raw: bytes, *, domains: Domains, public: bytes) -> None:
     """Check an object that is named by its own digest: bytes, signature and tag.
 
     Of a pack, every segment's plaintext is also compared with its id.
 
     Raises:
         IntegrityError: the first thing that is wrong.
+        MissingError: `keys.destroyed`, when nobody can read it any more.
     """
     demand_digest(name, raw)
-    kind = kind_of(name)
+    kind, domain = kind_of(name), domains.of(name)
     if kind == "pack":
         _demand_segments(read_pack(name, raw, domain=domain, public=public), raw, domain)
         return
-    opened_object(name, raw, kind=kind, domain=domain.name, key=domain.blobs, public=public)
+    opened_object(name, raw, kind=kind, domain=domain, public=public)
 
 
 def needed(reader: Reader, snapshot_name: str) -> Iterator[tuple[str, int]]:
     """Everything that a snapshot and the snapshots before it need.
+
+    What earlier snapshots hold under a key that was destroyed since is gone for good and left out.
 
     Yields:
         (object name, size in bytes if an index tells it, else -1).
@@ -54,11 +58,11 @@ def needed(reader: Reader, snapshot_name: str) -> Iterator[tuple[str, int]]:
 def _of_one(reader: Reader, name: str, snapshot: Snapshot) -> Iterator[tuple[str, int]]:
     yield name, -1
     for entry in snapshot.artifacts:
-        yield entry.envelope, -1
-        yield entry.recipe, -1
-    for index in snapshot.indexes:
+        yield from ((each, -1) for each in (entry.envelope, entry.recipe) if reader.holds(each))
+    indexes = tuple(filter(reader.holds, snapshot.indexes))
+    for index in indexes:
         yield index, -1
-    for pack in reader.index(snapshot).packs():
+    for pack in reader.index(replaced(snapshot, indexes=indexes)).packs():
         yield pack.name, pack.size_bytes
 
 

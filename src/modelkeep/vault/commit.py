@@ -103,8 +103,7 @@ def put_sealed(writer: Writer, kind: str, body: bytes) -> str:
     name, raw = sealed_object(
         kind,
         body,
-        domain=writer.domain.name,
-        key=writer.domain.blobs,
+        domain=writer.domain,
         signer=writer.signer,
         salt=writer.entropy.random_bytes(SALT_BYTES),
     )

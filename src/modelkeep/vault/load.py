@@ -15,7 +15,7 @@ from typing import TypeVar
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
 from modelkeep.core.record import Record, from_msgpack
 from modelkeep.crypto.aead import TAG_BYTES
-from modelkeep.crypto.hierarchy import DomainKeys
+from modelkeep.crypto.hierarchy import Domains
 from modelkeep.kernels.digest import keyed_id
 from modelkeep.ports.store import Store
 from modelkeep.vault.index import ChunkIndex, Index
@@ -43,31 +43,29 @@ class Damage(Record, frozen=True):
 
 @dataclass(slots=True)
 class Reader:
-    """Reads one domain from several stores, in order of preference; collects the damage it met.
+    """Reads from several stores, in order of preference; collects the damage it met.
 
     Attributes:
         may_heal: whether this reader has the repair right.
     """
 
     stores: Sequence[Store]
-    domain: DomainKeys
+    domains: Domains
     public: bytes
     may_heal: bool = True
     damages: list[Damage] = field(default_factory=list)
+
+    def holds(self, name: str) -> bool:
+        """Whether the key of an object was not destroyed."""
+        return self.domains.holds(name)
 
     def body(self, kind: str, name: str) -> bytes:
         """Read, check and decrypt one sealed object."""
 
         def check(raw: bytes) -> bytes:
-            return opened_object(
-                name,
-                raw,
-                kind=kind,
-                domain=self.domain.name,
-                key=self.domain.blobs,
-                public=self.public,
-            )
+            return opened_object(name, raw, kind=kind, domain=domain, public=self.public)
 
+        domain = self.domains.of(name)
         return self.first_good(name, lambda store: check(store.get(name)))
 
     def snapshot(self, name: str) -> Snapshot:
@@ -142,10 +140,11 @@ class Reader:
         sealed = store.get(pack.name, start=segment.offset, length=segment.length + TAG_BYTES)
         if len(sealed) != segment.length + TAG_BYTES:
             raise IntegrityError("vault.short", f"{pack.name} is cut short", object=pack.name)
-        pack_cipher(self.domain, pack.salt).open_into(
-            segment.number, sealed, target, bound=bound_to(self.domain.name, segment.chunk_id)
+        domain = self.domains.of(pack.name)
+        pack_cipher(domain, pack.salt).open_into(
+            segment.number, sealed, target, bound=bound_to(domain.name, segment.chunk_id)
         )
-        if keyed_id(self.domain.chunk_ids.reveal(), target) != segment.chunk_id:
+        if keyed_id(domain.chunk_ids.reveal(), target) != segment.chunk_id:
             target[:] = bytes(len(target))
             raise IntegrityError("vault.id", f"{pack.name}: a chunk is not what its id says")
 

@@ -1,7 +1,7 @@
 r"""Small signed objects: sealed ones named by their own digest, and numbered series.
 
     sealed object   "mkobjv0\n" || salt(32) || AES-256-GCM(body) || Ed25519(64)
-                    named <kind>/<2 hex>/<64 hex>, the BLAKE3 digest of all of its bytes
+                    named <kind>/<key id>/<2 hex>/<64 hex>, the BLAKE3 digest of all of its bytes
     series member   one line of JSON with its number inside, then one line
                     "ed25519 <public key hex> <signature hex>"
                     named <kind>/<12 digits>; the highest valid number counts
@@ -19,9 +19,10 @@ from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.core.names import content_name, series_name, series_number
 from modelkeep.core.record import Record, from_json, to_json
 from modelkeep.crypto.aead import opened_blob, sealed_blob
-from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.hierarchy import DomainKeys
 from modelkeep.crypto.signatures import SIGNATURE_BYTES, Signer, verify
 from modelkeep.kernels.digest import hex_of
+from modelkeep.ports.note_signer import NoteSigner
 from modelkeep.ports.store import Store
 
 _MAGIC = b"mkobjv0\n"
@@ -46,17 +47,15 @@ class Latest(Generic[N]):
 
 
 def sealed_object(
-    kind: str, body: bytes, *, domain: str, key: Secret, signer: Signer, salt: bytes
+    kind: str, body: bytes, *, domain: DomainKeys, signer: Signer, salt: bytes
 ) -> tuple[str, bytes]:
     """Encrypt and sign a small object; return its name and its bytes."""
-    blob = sealed_blob(key, body, purpose=f"{kind}:{domain}", salt=salt)
+    blob = sealed_blob(domain.blobs, body, purpose=f"{kind}:{domain.name}", salt=salt)
     raw = _MAGIC + blob + signer.sign(blob, context=f"object/{kind}")
-    return content_name(kind, hex_of(raw)), raw
+    return content_name(kind, domain.key_id, hex_of(raw)), raw
 
 
-def opened_object(
-    name: str, raw: bytes, *, kind: str, domain: str, key: Secret, public: bytes
-) -> bytes:
+def opened_object(name: str, raw: bytes, *, kind: str, domain: DomainKeys, public: bytes) -> bytes:
     """Check and decrypt what `sealed_object` made.
 
     1. The bytes hash to the name. 2. The signature verifies for this kind. 3. The tag verifies.
@@ -69,7 +68,7 @@ def opened_object(
         raise IntegrityError("vault.object", f"{name} is not a sealed object", object=name)
     blob = raw[len(_MAGIC) : -SIGNATURE_BYTES]
     verify(raw[-SIGNATURE_BYTES:], blob, context=f"object/{kind}", public=public)  # 2
-    return opened_blob(key, blob, purpose=f"{kind}:{domain}")  # 3
+    return opened_blob(domain.blobs, blob, purpose=f"{kind}:{domain.name}")  # 3
 
 
 def demand_digest(name: str, raw: bytes | memoryview) -> None:
@@ -91,7 +90,7 @@ def demand_digest(name: str, raw: bytes | memoryview) -> None:
         )
 
 
-def series_member(kind: str, record: Numbered, *, signer: Signer) -> tuple[str, bytes]:
+def series_member(kind: str, record: Numbered, *, signer: NoteSigner) -> tuple[str, bytes]:
     """Sign a member of a series; return its name and its bytes."""
     payload = to_json(record) + b"\n"
     signature = signer.sign(payload, context=f"series/{kind}")

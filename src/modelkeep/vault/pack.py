@@ -115,7 +115,7 @@ class PackWriter:
         body = b"".join([head, *self._parts, table, len(table).to_bytes(4, "big")])
         raw = body + self.signer.sign(bytes.fromhex(hex_of(body)), context="pack")
         entry = PackEntry(
-            name=content_name("pack", hex_of(raw)),
+            name=content_name("pack", self.domain.key_id, hex_of(raw)),
             size_bytes=len(raw),
             salt=self.salt,
             segments=tuple(self._segments),

@@ -13,8 +13,10 @@ from modelkeep.ports.store import ObjectStat, Store
 
 # Named by their own digest: they can be proven without any key.
 CONTENT_KINDS = ("pack", "index", "recipe", "envelope", "snapshot")
+# Keys of private facts, and the marks that some are erased; `flows.values` says what they are.
+VALUE_KINDS = ("erased", "value")
 # Series and fixed names, in the order in which a target gets them; the head last of all.
-MOVING_KINDS = ("format", "root", "keyring", "config", "log", "head")
+MOVING_KINDS = ("format", "keyring", "config", "log", "head")
 
 
 class Copied(Record, frozen=True):
@@ -41,7 +43,7 @@ def missing_in(
 ) -> tuple[ObjectStat, ...]:
     """What the target lacks or holds in another size, in the order in which it must be written."""
     there = {stat.name: stat.size_bytes for stat in target}
-    order = {kind: place for place, kind in enumerate(CONTENT_KINDS + MOVING_KINDS)}
+    order = {kind: place for place, kind in enumerate(CONTENT_KINDS + VALUE_KINDS + MOVING_KINDS)}
     lacking = [
         stat
         for stat in source

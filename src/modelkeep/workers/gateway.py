@@ -27,9 +27,7 @@ from modelkeep.adapters.metrics_prometheus import CONTENT_TYPE, GatewayMeters
 from modelkeep.adapters.replica_pool import ReplicaPool
 from modelkeep.core.errors import IntegrityError, KeepError
 from modelkeep.flows.serve import Served, Serving
-from modelkeep.gate.authn import Keyring
 from modelkeep.gate.schema import SchemaCheck
-from modelkeep.ports.state import State
 from modelkeep.web.server import Server
 from modelkeep.web.v2 import V2Application
 from modelkeep.wiring import (
@@ -39,10 +37,9 @@ from modelkeep.wiring import (
     system_entropy,
 )
 from modelkeep.workers.plan import GatewayPlan, gateway_plan, read_fd
+from modelkeep.workers.state_watch import Access, StateWatch
 
 SUMMARY_S = 1.0
-# State that cannot be read for so long may hide a revocation: better no key than a revoked one.
-STATE_STALE_S_MAX = 0.75
 # A thread that comes back from an fsync waits for the interpreter this long at most; the default
 # of 5 ms was the p50 of a call.
 SWITCH_INTERVAL_S = 0.00005
@@ -53,9 +50,6 @@ class Gateway:
 
     def __init__(self, plan: GatewayPlan) -> None:
         self._plan = plan
-        self._state: State | None = None
-        self._revision = -1
-        self._keys_read_at = 0.0
         self._status = 0
         self._loop = asyncio.get_running_loop()
         self._ends = asyncio.Event()
@@ -73,6 +67,12 @@ class Gateway:
             on_resent=self._meters.resent,
         )
         self._serving = self._composed_serving()
+        self._watch = StateWatch(
+            lambda: open_state_readonly(Path(plan.state_path), plan.state, origin=plan.origin),
+            every_s=plan.settings.tokens_reload_s,
+            changed=self._let_in,
+            complain=complain,
+        )
         application = V2Application(
             self._serving, exposition=self._meters.exposition, metrics_type=CONTENT_TYPE
         )
@@ -92,8 +92,8 @@ class Gateway:
                 model.version,
                 lambda model=model: self._pool.ready_count(model.name, model.version),  # type: ignore[misc]  # a default binds early
             )
-        self._reload_keys()
-        tasks = [self._loop.create_task(each) for each in (self._keep_keys(), self._summarise())]
+        await self._watch.start()
+        tasks = [self._loop.create_task(each) for each in (self._watch.guard(), self._summarise())]
         listening = socket.socket(fileno=self._plan.listen_fd)
         await self._server.start(listening, tls_context(self._plan.tls_fd))
         await self._ends.wait()
@@ -113,7 +113,8 @@ class Gateway:
         models: dict[str, dict[int, Served]] = {}
         defaults = {}
         for model in self._plan.models:
-            served = Served(model.name, model.version, SchemaCheck(model.schema))
+            check = SchemaCheck(model.schema)
+            served = Served(model.name, model.version, check, domain=model.domain)
             models.setdefault(model.name, {})[model.version] = served
             if model.is_default:
                 defaults[model.name] = model.version
@@ -139,32 +140,10 @@ class Gateway:
         self._status = IntegrityError.exit_status
         self._ends.set()
 
-    # ---- keys ----------------------------------------------------------------------------------
-
-    def _reload_keys(self) -> None:
-        """Read the keys if State changed; without State for too long, hold none."""
-        now = self._loop.time()
-        try:
-            if self._state is None:
-                self._state = open_state_readonly(Path(self._plan.state_path))
-                self._revision = -1
-            revision = self._state.revision()
-            if revision != self._revision:
-                self._serving.keyring = Keyring(self._state.tokens())
-                self._revision = revision
-            self._keys_read_at = now
-        except KeepError as error:
-            complain(f"keys cannot be read: {error}")
-            if self._state is not None:
-                self._state.close()
-                self._state = None
-            if now - self._keys_read_at > STATE_STALE_S_MAX:
-                self._serving.keyring = Keyring(())
-
-    async def _keep_keys(self) -> None:
-        while True:
-            await asyncio.sleep(self._plan.settings.tokens_reload_s)
-            self._reload_keys()
+    def _let_in(self, access: Access) -> None:
+        """From now on, this is who may call what."""
+        self._serving.keyring = access.keyring
+        self._serving.domains = access.domains
 
     async def _summarise(self) -> None:
         while True:

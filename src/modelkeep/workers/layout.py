@@ -32,6 +32,7 @@ class Layout:
     Attributes:
         listener: where clients connect.
         lifeline_fd: reading end of the pipe whose other end dies with the supervisor.
+        sign_fd: the recorder's end of the socket on which the keyholder signs.
         sockets: every listening socket; the supervisor holds them for as long as it runs.
     """
 
@@ -40,6 +41,7 @@ class Layout:
     config: Config
     listener: socket.socket
     lifeline_fd: int
+    sign_fd: int
     sockets: list[socket.socket] = field(default_factory=list)
 
     def replicas(
@@ -73,6 +75,7 @@ class Layout:
                     name=model.name,
                     version=model.version,
                     schema=model.schema,
+                    domain=model.domain,
                     sockets=tuple(names),
                     is_default=model.is_default,
                 )
@@ -85,7 +88,7 @@ class Layout:
         plan = RecorderPlan(
             listen_fd=self._unix_listener("recorder.sock"),
             lifeline_fd=self.lifeline_fd,
-            sign_seed_fd=sealed_bytes("ledger-seed", keep.keys.ledger_seed.reveal()),
+            sign_fd=self.sign_fd,
             body_key_fd=sealed_bytes("ledger-body", keep.keys.ledger_body.reveal()),
             origin=keep.origin,
             wal_folder=str(folder.wal_folder(keep.epochs[-1]).resolve()),
@@ -96,7 +99,7 @@ class Layout:
             ),
             settings=config.ledger,
         )
-        fds = (plan.listen_fd, self.lifeline_fd, plan.sign_seed_fd, plan.body_key_fd)
+        fds = (plan.listen_fd, self.lifeline_fd, plan.sign_fd, plan.body_key_fd)
         return Child(name="recorder", worker="recorder", plan=plan, fds=fds)
 
     def gateway(self, served: tuple[ServedModel, ...]) -> Child:
@@ -122,6 +125,8 @@ class Layout:
             journal_name=journal,
             settings=config.gate,
             models=served,
+            state=config.state,
+            origin=keep.origin,
         )
         fds = (plan.listen_fd, self.lifeline_fd, plan.tls_fd, plan.commitment_key_fd)
         return Child(name="gateway-0", worker="gateway", plan=plan, fds=fds)

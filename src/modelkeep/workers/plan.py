@@ -12,6 +12,8 @@ import os
 
 from modelkeep.core.artifact import Schema
 from modelkeep.core.record import Record, from_json
+from modelkeep.core.rows import DEFAULT_DOMAIN
+from modelkeep.flows.settings import StateSettings
 from modelkeep.gate.settings import GateSettings
 from modelkeep.ledger.settings import LedgerSettings
 
@@ -44,6 +46,7 @@ class ServedModel(Record, frozen=True):
     Attributes:
         sockets: names of the replicas' sockets in the run folder.
         is_default: whether a call that names no version means this one.
+        domain: whose keys protect it; calls are refused once they are revoked.
     """
 
     name: str
@@ -51,6 +54,7 @@ class ServedModel(Record, frozen=True):
     schema: Schema
     sockets: tuple[str, ...]
     is_default: bool
+    domain: str = DEFAULT_DOMAIN
 
 
 class GatewayPlan(Record, frozen=True):
@@ -62,6 +66,8 @@ class GatewayPlan(Record, frozen=True):
         commitment_key_fd: memory file with the 32 bytes that key the records' commitments.
         run_folder: where the replicas' sockets are.
         state_path: the State database, read-only here.
+        state: where State lies instead, if its `url` is not empty.
+        origin: of the log whose projection State is.
         journal_folder: this gateway's own call journal.
         journal_name: names the journal in receipts and in the ledger.
     """
@@ -76,6 +82,8 @@ class GatewayPlan(Record, frozen=True):
     journal_name: str
     settings: GateSettings
     models: tuple[ServedModel, ...]
+    state: StateSettings = StateSettings()
+    origin: str = ""
 
 
 class StorePlan(Record, frozen=True):
@@ -90,7 +98,7 @@ class RecorderPlan(Record, frozen=True):
 
     Attributes:
         listen_fd: listening Unix stream socket for whoever records.
-        sign_seed_fd: memory file with the 32-byte seed of the checkpoint key.
+        sign_fd: socket on which the keyholder signs checkpoints.
         body_key_fd: memory file with the 32-byte key that encrypts entry bodies.
         wal_folder: the write-ahead journal of entries.
         journals_folder: one call journal per gateway, a folder each.
@@ -99,7 +107,7 @@ class RecorderPlan(Record, frozen=True):
 
     listen_fd: int
     lifeline_fd: int
-    sign_seed_fd: int
+    sign_fd: int
     body_key_fd: int
     origin: str
     wal_folder: str

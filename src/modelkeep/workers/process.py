@@ -28,6 +28,7 @@ class Child:
         worker: module below `modelkeep.workers`.
         plan: read by the child from its `--plan-fd`.
         fds: inherited descriptors that the plan names.
+        is_over: whether it is not to be started any more.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Child:
     backoff_s: float = BACKOFF_S_MIN
     starts: int = 0
     not_before_s: float = 0.0
+    is_over: bool = False
     _plan_fd: int = field(default=-1)
 
     def start(self) -> None:
@@ -103,7 +105,7 @@ class Child:
 
     def is_due(self) -> bool:
         """Whether the process is down and may be started again."""
-        return self.process is None and time.monotonic() >= self.not_before_s
+        return not self.is_over and self.process is None and time.monotonic() >= self.not_before_s
 
 
 def stopped(children: Sequence[Child], *, grace_s: float) -> None:

@@ -47,6 +47,7 @@ class Publishers:
         self._alive_s = [0.0] * sequencer.stores_count
         self._gather_s = gather_s
         self._stops = [threading.Event() for _ in range(sequencer.stores_count)]
+        self._is_failing = [False] * sequencer.stores_count
         self._news: queue.Queue[News] = queue.Queue(NEWS_MAX)
         self._wakes = [threading.Event() for _ in range(sequencer.stores_count)]
         self._threads = [
@@ -63,6 +64,10 @@ class Publishers:
     def wake(self) -> None:
         """There are new entries."""
         self._wakes[0].set()
+
+    def is_carrying(self, number: int) -> bool:
+        """Whether a store takes what it is given, as far as its last try says."""
+        return not self._is_failing[number]
 
     def news(self) -> list[News]:
         """What is to be recorded about the stores."""
@@ -94,7 +99,8 @@ class Publishers:
                 stop.wait(self._gather_s)
             wake.clear()
             is_last = stop.is_set()  # asked after clearing: a stop that comes later wakes again
-            if self._carried(number, was_failing=pause_s > 0):
+            self._is_failing[number] = not self._carried(number, was_failing=pause_s > 0)
+            if not self._is_failing[number]:
                 pause_s = 0.0
                 continue
             pause_s = min(max(2 * pause_s, RETRY_S_MIN), RETRY_S_MAX)

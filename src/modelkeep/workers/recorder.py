@@ -5,7 +5,13 @@
 One loop, one thread: it reads requests from the inherited listening socket, appends everything
 that has arrived meanwhile with one fsync (group commit), and answers each request with the index
 of its first entry, never before that is durable. Every quarter second it commits what is new in
-the call journals. Checkpoints are made and carried to the stores by the threads of `publishing`.
+the call journals; now and then it lets go of call records that were kept long enough, and says
+how far all journals are covered. Checkpoints are made and carried to the stores by the threads of
+`publishing`.
+
+When the disk is full, the reserve beside the write-ahead journal is given up: control entries go on
+being recorded, gateways see it and refuse calls (`ledger.full`). Each second the loop tries to take
+the room again; both turns are entries (`ledger.full`, `ledger.room`).
 
 It ends when its lifeline becomes readable (the supervisor is gone) or on SIGTERM, after a last
 append and publication. SIGKILL at any moment loses nothing that was acknowledged.
@@ -22,10 +28,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelkeep.adapters.checkpoint_signer import RemoteSigner
 from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.journal_file import JournalFile
 from modelkeep.adapters.locks import sole_writer
@@ -40,22 +47,31 @@ from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, KeepError, UnavailableError, UsageError
 from modelkeep.core.record import from_msgpack
 from modelkeep.crypto.secret import Secret
-from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.alive import state_alive
 from modelkeep.flows.ledger import Sequencer
-from modelkeep.flows.ledger_read import LogAccess, covered_positions
+from modelkeep.flows.ledger_read import Coverage, LogAccess, covered_positions
 from modelkeep.ledger.settings import LedgerSettings
-from modelkeep.ports.journal import Journal
 from modelkeep.wiring import folder_store, system_clock, system_entropy
 from modelkeep.workers.plan import RecorderPlan, read_fd, recorder_plan
-from modelkeep.workers.publishing import Publishers, say
+from modelkeep.workers.posting import Posting
+from modelkeep.workers.publishing import News, Publishers, say
 from modelkeep.workers.tailing import ACTOR, CallTails
 
 CONNECTIONS_MAX = 64
 IDLE_S_MAX = 30.0
-RECEIVE_BYTES = 64 * 1024
+RECEIVE_BYTES = 256 * 1024
 LAST_PUBLISH_S_MAX = 5.0
 LAST_REPLICATE_S_MAX = 3.0
+LAST_POST_S_MAX = 1.0
+RETENTION_S = 60.0
+RESTORE_S = 1.0
+# Entries that may wait for a checkpoint before the loop leaves the processor to publishing, for
+# this long a round, and longer the more wait. What waits is in memory: 64 MiB hold three times this.
+BACKLOG_MAX = 65_536
+BACKLOG_PAUSE_S = 0.01
+BACKLOG_PAUSE_S_MAX = 0.1
+# Threads publish beside the loop; it must not wait 5 ms (CPython's default) for its turn.
+SWITCH_S = 0.0005
 
 
 @dataclass(slots=True)
@@ -81,12 +97,13 @@ class Recorder:
         self._settings = settings
         self._clock = system_clock()
         self._body_key = Secret(read_fd(plan.body_key_fd))
-        self._signer = Signer(Secret(read_fd(plan.sign_seed_fd)))
+        self._signer = RemoteSigner(plan.sign_fd)
         self._stores = tuple(folder_store(Path(each.path), each.label) for each in plan.stores)
-        self._wal: Journal = JournalFile(
+        self._wal = JournalFile(
             RealDisk(),
             Path(plan.wal_folder),
             segment_bytes_max=settings.wal_segment_bytes_max,
+            reserve_bytes=settings.reserve_bytes,
             writable=True,
         )
         self._sequencer = Sequencer(
@@ -101,11 +118,20 @@ class Recorder:
         self._publishers = Publishers(
             self._sequencer, gather_s=settings.publish_interval_s / 2, alive=self._state_alive
         )
+        self._posting = Posting(
+            self._stores[0],
+            origin=plan.origin,
+            public=self._signer.public,
+            settings=settings.witness,
+            root=Path(plan.journals_folder).parent,
+        )
         self._tails = CallTails(
             Path(plan.journals_folder),
             covered=self._covered,
-            records_max=settings.batch_records_max,
+            settings=settings,
         )
+        self._was_full = False  # a start says again that the disk is full
+        self._restore_s = self._expire_s = 0.0
         self._listener = socket.socket(fileno=plan.listen_fd)
         self._connections: dict[int, _Connection] = {}
         self._selector = selectors.DefaultSelector()
@@ -123,20 +149,29 @@ class Recorder:
         self._selector.register(ears, selectors.EVENT_READ)
         self._selector.register(self._plan.lifeline_fd, selectors.EVENT_READ)
         self._publishers.start()
+        self._posting.start()
         due_s = time.monotonic()
         while not self._is_ending:
             requests = self._heard(max(due_s - time.monotonic(), 0.0))
             self._record(requests)
+            self._leave_room_to_publish()
             if time.monotonic() >= due_s:
                 self._record_own()
                 self._drop_idle()
                 due_s = time.monotonic() + self._settings.batch_interval_s
         self._end()
 
+    def _leave_room_to_publish(self) -> None:
+        """Slow down when more is recorded than published; never for a store that fails."""
+        backlog = self._sequencer.size - self._sequencer.published_size
+        if backlog > BACKLOG_MAX and self._publishers.is_carrying(0):
+            time.sleep(min(BACKLOG_PAUSE_S * backlog / BACKLOG_MAX, BACKLOG_PAUSE_S_MAX))
+
     def _end(self) -> None:
         self._record(self._heard(0.0))
         self._record_own()
         self._publishers.stop(first_s=LAST_PUBLISH_S_MAX, others_s=LAST_REPLICATE_S_MAX)
+        self._posting.stop(LAST_POST_S_MAX)
         for connection in tuple(self._connections.values()):
             self._drop(connection)
         self._wal.close()
@@ -150,7 +185,7 @@ class Recorder:
             signer=self._signer,
         )
 
-    def _covered(self, journals: Collection[str]) -> dict[str, int]:
+    def _covered(self) -> Coverage:
         access = LogAccess(
             store=self._stores[0],
             origin=self._plan.origin,
@@ -158,7 +193,7 @@ class Recorder:
             body_key=self._body_key,
             journal=self._wal,
         )
-        return covered_positions(access, journals)
+        return covered_positions(access)
 
     # -- what others record -------------------------------------------------------------------
 
@@ -273,9 +308,9 @@ class Recorder:
     def _record_own(self) -> None:
         """Commit what is new in the call journals, and what is new about the stores."""
         now_ns = self._clock.now_ns()
+        news = [*self._publishers.news(), *self._room_news()]
         entries = [
-            Entry(kind=kind, at_ns=now_ns, actor=ACTOR, facts=dict(facts))
-            for kind, facts in self._publishers.news()
+            Entry(kind=kind, at_ns=now_ns, actor=ACTOR, facts=dict(facts)) for kind, facts in news
         ]
         try:
             steps = self._tails.steps(now_ns)
@@ -283,15 +318,44 @@ class Recorder:
             if entries:
                 self._sequencer.append(entries)
                 self._tails.done(steps)
+            if self._keep_journals(now_ns) or entries:
                 self._publishers.wake()
         except (UnavailableError, IntegrityError) as error:
             say(str(error))  # the journals keep their records; the next round commits them
+
+    def _keep_journals(self, now_ns: int) -> bool:
+        """Say how far all journals are covered, and let go of old segments, when it is time."""
+        covered = self._tails.coverage(now_ns, size=self._sequencer.size)
+        if covered is not None:
+            self._tails.covered_at = self._sequencer.append([covered])
+        if time.monotonic() < self._expire_s:
+            return covered is not None
+        self._expire_s = time.monotonic() + RETENTION_S
+        expiries = self._tails.expiries(now_ns)
+        if expiries:
+            self._sequencer.append([each.entry for each in expiries])
+            self._tails.let_go(expiries)
+        return covered is not None or bool(expiries)
+
+    def _room_news(self) -> list[News]:
+        """Try to take the reserve again; what changed about the disk's room since the last time."""
+        is_full = self._wal.is_out_of_room()
+        if is_full and time.monotonic() >= self._restore_s:
+            self._restore_s = time.monotonic() + RESTORE_S
+            is_full = not self._wal.restore_room()
+        if is_full == self._was_full:
+            return []
+        self._was_full = is_full
+        kind = "ledger.full" if is_full else "ledger.room"
+        say(f"{kind}: {'calls are refused' if is_full else 'calls are taken'}")
+        return [(kind, {})]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Read the plan, record until the end."""
     parser = argparse.ArgumentParser(prog="modelkeep.workers.recorder")
     parser.add_argument("--plan-fd", type=int, required=True)
+    sys.setswitchinterval(SWITCH_S)
     plan = recorder_plan(parser.parse_args(arguments).plan_fd)
     try:
         with sole_writer(Path(plan.wal_folder)):

@@ -1,13 +1,15 @@
 """The supervisor: opens the keep, hands sealed memory to the service's processes, keeps them up.
 
-It is the only process of the service that sees the root (until the keyholder is split off), and
-it forgets it before the first client is served: what the others need lies in sealed memory files
-by then. It holds every listening socket, so a process that dies leaves its queue of connections
-to its successor. All other processes hold the reading end of a lifeline: when the supervisor
-dies, however it dies, they end, and the same command starts the service again. A supervisor that
-was itself started by a process that should not be outlived gets such a lifeline from it.
+The root is seen by the keyholder only, which the supervisor starts first. What the supervisor
+itself learns (the keys of domains, the keep's identity) it drops before the first client is
+served: what the others need lies in sealed memory files by then. It holds every listening socket,
+so a process that dies leaves its queue of connections to its successor. All other processes hold
+the reading end of a lifeline: when the supervisor dies, however it dies, they end, and the same
+command starts the service again. A supervisor that was itself started by a process that should
+not be outlived gets such a lifeline from it.
 
-`python -m modelkeep.workers.supervisor --keep FOLDER --passphrase-fd N [--lifeline-fd N] [--json]`
+`python -m modelkeep.workers.supervisor --keep FOLDER [--key-source REF] [--passphrase-fd N]
+[--lifeline-fd N] [--json]`
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from modelkeep.adapters.checkpoint_signer import signing_pair
+from modelkeep.adapters.keyholder_process import ProcessKeyholder
 from modelkeep.adapters.locks import PREDECESSOR_WAIT_S, held
 from modelkeep.adapters.memory_file import MemoryFile
 from modelkeep.adapters.recorder_client import RecorderClient
@@ -34,17 +38,21 @@ from modelkeep.core.limits import PASSPHRASE_BYTES_MAX
 from modelkeep.core.record import to_json
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.keep import record
-from modelkeep.flows.publish import Published, chosen, published
+from modelkeep.flows.publish import Published, chosen, defaults, published
+from modelkeep.opening import open_keep
+from modelkeep.ports.keyholder import Means
 from modelkeep.sdk.client import is_ready
 from modelkeep.wiring import (
     KeepFolder,
-    open_keep,
-    passphrase_source,
+    open_state_readonly,
+    process_keyholder,
+    read_config,
     system_clock,
     write_file,
 )
 from modelkeep.workers.layout import Layout, tcp_listener
 from modelkeep.workers.process import Child, stopped
+from modelkeep.workers.shredding import Shredder
 
 POLL_S = 0.02
 READY_TIMEOUT_S = 60.0
@@ -73,6 +81,8 @@ class Service:
     children: tuple[Child, ...]
     sockets: tuple[socket.socket, ...]
     lifeline: int
+    keyholder: ProcessKeyholder
+    shredder: Shredder
 
 
 @dataclass(slots=True)
@@ -102,14 +112,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the service until SIGTERM or SIGINT; the exit status is that of the error if any."""
     parser = argparse.ArgumentParser(prog="modelkeep serve")
     parser.add_argument("--keep", type=Path, required=True)
-    parser.add_argument("--passphrase-fd", type=int, required=True)
+    parser.add_argument("--key-source", default="")
+    parser.add_argument("--passphrase-fd", type=int, default=-1)
     parser.add_argument("--lifeline-fd", type=int, default=-1)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     stop = _stop_requested(options.lifeline_fd)
     try:
-        _serve(KeepFolder(options.keep), options.passphrase_fd, stop, as_json=options.json)
+        means = _means(options.key_source, options.passphrase_fd)
+        _serve(KeepFolder(options.keep), means, stop, as_json=options.json)
     except KeepError as error:
         sys.stderr.write(f"modelkeep: error: {error}\n")
         if error.hint:
@@ -120,14 +132,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _serve(folder: KeepFolder, passphrase_fd: int, stop: Stop, *, as_json: bool) -> None:
+def _means(source: str, passphrase_fd: int) -> Means:
+    if passphrase_fd < 0:
+        return Means(source=source)
     with os.fdopen(passphrase_fd, "rb") as stream:
         passphrase = Secret(stream.read(PASSPHRASE_BYTES_MAX).rstrip(b"\r\n"))
+    return Means(source=source, passphrase=passphrase)
+
+
+def _serve(folder: KeepFolder, means: Means, stop: Stop, *, as_json: bool) -> None:
     folder.run_folder_ready()
     with held(folder.serve_lock, wait_s=2.0, what="this keep is being served already"):
         _await_predecessor(folder)
-        service = _prepared(folder, passphrase)
-        del passphrase
+        service = _prepared(folder, means)
+        del means
         with held(folder.ledger_lock, wait_s=30.0, what="another command writes the ledger"):
             try:
                 for child in service.children:
@@ -141,6 +159,8 @@ def _serve(folder: KeepFolder, passphrase_fd: int, stop: Stop, *, as_json: bool)
                 folder.service_file.unlink(missing_ok=True)
                 for group in _stop_groups(service):
                     stopped(group, grace_s=GRACE_S)
+                service.keyholder.close()
+                service.shredder.close()
                 for each in service.sockets:
                     each.close()
 
@@ -152,14 +172,45 @@ def _await_predecessor(folder: KeepFolder) -> None:
             continue
 
 
-def _prepared(folder: KeepFolder, passphrase: Secret) -> Service:
+def _prepared(folder: KeepFolder, means: Means) -> Service:
     """Open the keep, load and prove the models, and lay out every process's plan."""
-    with open_keep(folder, passphrase_source(passphrase), actor="supervisor") as (keep, config):
+    keyholder, sign_fd = _keyholder(folder, means)
+    try:
+        return _laid_out(folder, means, keyholder, sign_fd)
+    except BaseException:
+        keyholder.close()
+        raise
+
+
+def _keyholder(folder: KeepFolder, means: Means) -> tuple[ProcessKeyholder, int]:
+    """Start the keyholder; return it with the recorder's end of the socket on which it signs."""
+    config, _ = read_config(folder)
+    source = means.source or config.keys.source
+    recorders_fd, its_fd = signing_pair()
+    try:
+        means = replace(means, source=source, argon2=config.argon2)
+        return process_keyholder(means, sign_fd=its_fd), recorders_fd
+    finally:
+        os.close(its_fd)
+
+
+def _laid_out(
+    folder: KeepFolder, means: Means, keyholder: ProcessKeyholder, sign_fd: int
+) -> Service:
+    with open_keep(folder, means, actor="supervisor", keyholder=keyholder) as (keep, config):
         models = []
-        for reference in chosen(keep, config.serve.models):
+        references = chosen(keep, config.serve.models)
+        default = defaults(keep, references)
+        for reference in references:
             memory = MemoryFile(f"model-{reference.name}")
             try:
-                models.append((published(keep, reference, allocate=memory.allocate), memory))
+                model = published(
+                    keep,
+                    reference,
+                    is_default=reference in default,
+                    allocate=memory.allocate,
+                )
+                models.append((model, memory))
             except BaseException:
                 memory.dropped()
                 raise
@@ -168,14 +219,22 @@ def _prepared(folder: KeepFolder, passphrase: Secret) -> Service:
         url = _url(config.serve.host, listener.getsockname()[1])
         record(keep, "service.started", {"models": names, "url": url})
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        layout = Layout(folder, keep, config, listener, lifeline_fd=reading)
+        layout = Layout(folder, keep, config, listener, lifeline_fd=reading, sign_fd=sign_fd)
         replicas, served = layout.replicas(models)
+        origin = keep.origin
+        shredder = Shredder(
+            replicas,
+            {(each.name, each.version): each.domain for each, _ in models},
+            lambda: open_state_readonly(folder.state_path, config.state, origin=origin),
+        )
         return Service(
             url=url,
             models=tuple(model for model, _ in models),
             children=(layout.recorder(), *replicas, layout.gateway(served)),
             sockets=tuple(layout.sockets),
             lifeline=writing,
+            keyholder=keyholder,
+            shredder=shredder,
         )
 
 
@@ -227,14 +286,26 @@ def _facts(service: Service) -> dict[str, object]:
         "pid": os.getpid(),
         "url": service.url,
         "models": [f"{each.name}:{each.version}" for each in service.models],
-        "processes": {child.name: child.pid for child in service.children},
+        "processes": {
+            "keyholder": service.keyholder.pid,
+            **{child.name: child.pid for child in service.children},
+        },
     }
 
 
 def _watch(service: Service, notice: Notice, stop: Stop) -> None:
     """Restart whatever ends, and tell the ledger, until somebody asks us to stop."""
     untold: deque[Entry] = deque(maxlen=UNTOLD_MAX)
+    has_keyholder = True
     while not _is_stopping(stop, POLL_S):
+        if has_keyholder and service.keyholder.poll() is not None:
+            # It cannot be started again: what opens the root was forgotten on purpose.
+            has_keyholder = False
+            _warn("the keyholder ended: calls go on and are recorded; checkpoints wait, restart")
+            status = service.keyholder.poll()
+            untold.append(
+                _fact("process.ended", "keyholder", pid=service.keyholder.pid, status=status)
+            )
         for child in service.children:
             pid = child.pid
             status = child.reaped()
@@ -249,6 +320,9 @@ def _watch(service: Service, notice: Notice, stop: Stop) -> None:
                     continue
                 notice.is_current = False
                 untold.append(_fact("process.started", child.name, pid=child.pid))
+        for name in service.shredder.drop():
+            untold.append(_fact("process.ended", name, reason="its domain was destroyed"))
+            notice.is_current = False
         notice.written_if_due()
         if untold and service.children[0].process is not None:
             _tell(notice.folder, untold)

@@ -32,7 +32,7 @@ def test_the_longest_name_is_accepted_and_one_more_is_not():
 
 
 def test_names_of_content_and_series_can_name_objects():
-    assert checked_object_name(content_name("pack", "ab" * 32)) == f"pack/ab/{'ab' * 32}"
+    assert checked_object_name(content_name("pack", "12", "ab" * 32)) == f"pack/12/ab/{'ab' * 32}"
     assert checked_object_name(series_name("head", 42)) == "head/000000000042"
 
 

@@ -63,13 +63,13 @@ def test_a_subkey_is_hkdf_with_our_prefix(parent, purpose, salt):
 
 
 def test_every_purpose_has_a_key_of_its_own():
-    keep, domain = keep_keys(PARENT), domain_keys("default", PARENT)
-    other = domain_keys("other", PARENT)
-    made = [keep.ledger_seed, keep.ledger_body, keep.keyring, keep.config, keep.commitments]
-    for each in (domain, other):
-        made += [each.chunk_ids, each.packs, each.blobs]
+    keep, domain = keep_keys(PARENT), domain_keys("default", "1" * 16, PARENT)
+    other = domain_keys("other", "2" * 16, PARENT)
+    made = [keep.ledger_seed, keep.ledger_body, keep.config, keep.commitments]
+    for each in (keep.own, domain, other):
+        made += [each.chunk_ids, each.packs, each.blobs, each.columns]
     revealed = [each.reveal() for each in made]
-    assert len(set(revealed)) == len(revealed) == 11
+    assert len(set(revealed)) == len(revealed) == 16
     assert PARENT.reveal() not in revealed
     assert all(len(each) == 32 for each in revealed)
 

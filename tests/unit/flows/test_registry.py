@@ -80,7 +80,7 @@ def test_the_latest_is_the_highest_whatever_the_order(versions):
 class Nothing:
     """A State that has applied nothing."""
 
-    def aliases(self):
+    def rows(self, _):
         return ()
 
     def close(self):

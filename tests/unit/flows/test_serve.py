@@ -9,9 +9,11 @@ import pytest
 
 from modelkeep.core.artifact import Port, Schema
 from modelkeep.core.call_record import CallRecord, RefusalSummary, decoded_record
-from modelkeep.core.errors import UnavailableError, UsageError
+from modelkeep.core.errors import MissingError, RefusedError, UnavailableError, UsageError
+from modelkeep.core.rows import Domain, DomainStatus
 from modelkeep.flows.serve import SUMMARIES_PER_S_MAX, Served, Serving
 from modelkeep.gate.authn import Keyring, new_token
+from modelkeep.gate.domains import KnownDomains
 from modelkeep.gate.passage import Stage
 from modelkeep.gate.schema import SchemaCheck
 from modelkeep.gate.settings import GateSettings
@@ -176,3 +178,28 @@ def test_refusals_before_authentication_are_bounded_summaries():
     assert sum(record.count for record in records) == 1005
     assert {r.prefix: r.count for r in records}["10.0.0.0/24"] == 6
     assert {r.prefix: r.count for r in records}["others"] == 1000 - SUMMARIES_PER_S_MAX
+
+
+def test_a_model_whose_domain_was_revoked_is_refused_and_comes_back():
+    world, serving, served, call = made()
+    del world
+    revoked = Domain(name="default", tenant="default", status=DomainStatus.REVOKED)
+    serving.domains = KnownDomains([revoked])
+    with pytest.raises(RefusedError) as refused:
+        serving.permitted(call, "m", None)
+    assert (refused.value.code, refused.value.http_status) == ("key.revoked", 403)
+    serving.domains = KnownDomains()
+    assert serving.permitted(call, "m", None) is served
+
+
+def test_a_model_of_another_tenant_looks_like_one_that_is_not_there():
+    world, serving, _, _ = made()
+    text, token = new_token(world, principal="anna", scopes=("infer:*",))
+    serving.keyring = Keyring([token])
+    serving.domains = KnownDomains([Domain(name="default", tenant="acme")])
+    words = set()
+    for name in ("m", "n"):
+        with pytest.raises(MissingError) as missing:
+            serving.permitted(serving.known(b"Bearer " + text.reveal()), name, None)
+        words.add(str(missing.value).replace(f": {name}", ""))
+    assert len(words) == 1

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from modelkeep.core.errors import KeepError, RefusedError, UsageError
 from modelkeep.core.principal import Principal
+from modelkeep.core.rows import RegisteredPrincipal, Role, Token
 from modelkeep.gate.authn import Keyring, demand_scope, new_token
-from modelkeep.ports.state import Token
 
 
 @dataclasses.dataclass
@@ -118,3 +118,44 @@ def test_scopes(scopes, scope, is_permitted):
         demand_scope(principal, scope)
     assert (raised.value.code, raised.value.http_status) == ("auth.forbidden", 403)
     assert isinstance(raised.value, KeepError)
+
+
+def registered(**more):
+    return RegisteredPrincipal(**{"name": "anna", "tenant": "acme", "roles": ("caller",), **more})
+
+
+def scopes(text, token, principal, roles=()):
+    return Keyring([token], [principal], roles).principal_of(bearer(text), now_ns=1).scopes
+
+
+def test_every_key_of_a_disabled_principal_is_refused_with_the_same_words():
+    text, token = made()
+    header = bearer(text)
+    disabled = Keyring([token], [registered(disabled=True)])
+    assert str(refusal(disabled, header)) == str(refusal(Keyring([]), header))
+    assert Keyring([token], [registered()]).principal_of(header, now_ns=1)
+    other = Keyring([token], [registered(name="bob", disabled=True)])
+    assert other.principal_of(header, now_ns=1)
+
+
+def test_a_registered_principal_has_its_own_tenant_whatever_the_key_says():
+    text, token = made(tenant="before")
+    found = Keyring([token], [registered()]).principal_of(bearer(text), now_ns=1)
+    assert found.tenant == "acme"
+
+
+def test_roles_bound_what_a_key_may_do():
+    text, token = made()
+    night = Role(name="night", scopes=("infer:digits", "approve"))
+    assert scopes(text, token, registered()) == ("infer:digits",)
+    assert scopes(text, token, registered(roles=("scraper",))) == ()
+    assert scopes(text, token, registered(roles=())) == ()
+    assert scopes(text, token, registered(roles=("night",)), [night]) == ("infer:digits",)
+    assert scopes(text, token, registered(roles=("night",))) == ()
+
+
+def test_a_key_of_somebody_unregistered_never_approves():
+    text, token = new_token(Counting(), principal="anna", scopes=("infer:*", "approve", "operate"))
+    assert Keyring([token]).principal_of(bearer(text), now_ns=1).scopes == ("infer:*",)
+    approver = registered(roles=("approver",))
+    assert scopes(text, token, approver) == ("approve",)

@@ -1,6 +1,6 @@
 """Keys and writers that the vault's tests share; nothing here is ever a real key."""
 
-from modelkeep.crypto.hierarchy import domain_keys
+from modelkeep.crypto.hierarchy import Domains, domain_keys
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.kernels.digest import keyed_id
@@ -9,8 +9,9 @@ from modelkeep.vault.commit import Writer
 from modelkeep.vault.pack import PackWriter
 from modelkeep.vault.settings import VaultSettings
 
-DOMAIN = domain_keys("default", Secret(b"d" * 32))
-OTHER_DOMAIN = domain_keys("other", Secret(b"d" * 32))
+DOMAIN = domain_keys("default", "d" * 16, Secret(b"d" * 32))
+OTHER_DOMAIN = domain_keys("other", "e" * 16, Secret(b"d" * 32))
+DOMAINS = Domains((DOMAIN, OTHER_DOMAIN))
 SIGNER = Signer(Secret(b"s" * 32))
 STRANGER = Signer(Secret(b"t" * 32))
 SALT = bytes(range(32))

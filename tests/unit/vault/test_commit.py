@@ -12,7 +12,7 @@ from modelkeep.vault.commit import PIECE_BYTES_MIN, Source, cuts, stored
 from modelkeep.vault.index import ChunkIndex
 from modelkeep.vault.load import Reader
 from modelkeep.vault.snapshot import Snapshot
-from tests.unit.vault.parts import DOMAIN, SEGMENT_BYTES, SIGNER, writer_to
+from tests.unit.vault.parts import DOMAINS, SEGMENT_BYTES, SIGNER, writer_to
 
 SIZE_MAX = 10 * SEGMENT_BYTES
 
@@ -60,7 +60,7 @@ def source(raw, path="model", tensors=()):
 
 
 def read_back(store, wrote):
-    reader = Reader(stores=(store,), domain=DOMAIN, public=SIGNER.public)
+    reader = Reader(stores=(store,), domains=DOMAINS, public=SIGNER.public)
     snapshot = Snapshot(taken_ns=0, parent="", artifacts=(), indexes=(wrote.index,))
     found = []
     for file in wrote.recipe.files:

@@ -8,7 +8,7 @@ from modelkeep.vault.commit import Source, stored
 from modelkeep.vault.index import ChunkIndex
 from modelkeep.vault.load import Reader
 from modelkeep.vault.snapshot import Snapshot
-from tests.unit.vault.parts import DOMAIN, SEGMENT_BYTES, SIGNER, flipped, writer_to
+from tests.unit.vault.parts import DOMAINS, SEGMENT_BYTES, SIGNER, flipped, writer_to
 
 RAW = b"".join(bytes([n]) * SEGMENT_BYTES for n in range(5)) + b"the rest"
 SIZE = len(RAW)
@@ -33,7 +33,7 @@ def kept():
 
 
 def reader_of(*stores, may_heal=True):
-    return Reader(stores=stores, domain=DOMAIN, public=SIGNER.public, may_heal=may_heal)
+    return Reader(stores=stores, domains=DOMAINS, public=SIGNER.public, may_heal=may_heal)
 
 
 def loaded(reader, wrote, size=SIZE):

@@ -1,5 +1,7 @@
 """Small signed objects: believed under their own name, kind, domain, number and signer only."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,12 +26,12 @@ from tests.unit.vault.parts import DOMAIN, SALT, SIGNER, STRANGER, flipped
 BODY = b"the body of an index"
 
 
-def sealed(kind="index", *, domain="default", signer=SIGNER):
-    return sealed_object(kind, BODY, domain=domain, key=DOMAIN.blobs, signer=signer, salt=SALT)
+def sealed(kind="index", *, domain=DOMAIN, signer=SIGNER):
+    return sealed_object(kind, BODY, domain=domain, signer=signer, salt=SALT)
 
 
-def opened(name, raw, kind="index", *, domain="default", key=DOMAIN.blobs, public=SIGNER.public):
-    return opened_object(name, raw, kind=kind, domain=domain, key=key, public=public)
+def opened(name, raw, kind="index", *, domain=DOMAIN, public=SIGNER.public):
+    return opened_object(name, raw, kind=kind, domain=domain, public=public)
 
 
 def head(number, snapshot="snapshot/x"):
@@ -65,17 +67,17 @@ def test_any_flipped_bit_of_a_sealed_object_is_noticed_even_under_a_name_that_fi
             opened(name, bad)
         assert refused.value.code == "vault.digest"
         with pytest.raises(IntegrityError):
-            opened(content_name("index", hex_of(bad)), bad)
+            opened(content_name("index", DOMAIN.key_id, hex_of(bad)), bad)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
         {"kind": "recipe"},
-        {"domain": "other"},
+        {"domain": replace(DOMAIN, name="other")},
         {"public": STRANGER.public},
-        {"key": DOMAIN.packs},
-        {"key": Secret(bytes(32))},
+        {"domain": replace(DOMAIN, blobs=DOMAIN.packs)},
+        {"domain": replace(DOMAIN, blobs=Secret(bytes(32)))},
     ],
     ids=["kind", "domain", "signer", "key", "zero key"],
 )

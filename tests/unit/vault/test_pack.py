@@ -11,6 +11,7 @@ from modelkeep.vault.check import demand_content
 from modelkeep.vault.pack import bound_to, pack_cipher, read_pack
 from tests.unit.vault.parts import (
     DOMAIN,
+    DOMAINS,
     OTHER_DOMAIN,
     SALT,
     SIGNER,
@@ -38,8 +39,8 @@ def test_every_chunk_comes_back_from_its_place(plains):
     assert read_pack(entry.name, raw, domain=DOMAIN, public=SIGNER.public) == entry
     assert [opened(entry, raw, segment) for segment in entry.segments] == plains
     assert entry.size_bytes == len(raw)
-    assert entry.name == f"pack/{hex_of(raw)[:2]}/{hex_of(raw)}"
-    demand_content(entry.name, raw, domain=DOMAIN, public=SIGNER.public)
+    assert entry.name == f"pack/{DOMAIN.key_id}/{hex_of(raw)[:2]}/{hex_of(raw)}"
+    demand_content(entry.name, raw, domains=DOMAINS, public=SIGNER.public)
 
 
 def test_nothing_of_the_plaintext_stands_in_a_pack():
@@ -114,7 +115,7 @@ def test_a_chunk_that_is_not_what_its_id_says_is_found_where_data_is_read():
     entry, raw = writer.finished()
     read_pack(entry.name, raw, domain=DOMAIN, public=SIGNER.public)
     with pytest.raises(IntegrityError) as refused:
-        demand_content(entry.name, raw, domain=DOMAIN, public=SIGNER.public)
+        demand_content(entry.name, raw, domains=DOMAINS, public=SIGNER.public)
     assert refused.value.code == "vault.id"
 
 

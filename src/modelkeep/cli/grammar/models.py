@@ -22,6 +22,11 @@ def _admit(parser: argparse.ArgumentParser) -> None:
         help='JSON {"inputs": […], "outputs": […]}: a V2 call whose right answer is known; '
         "recovery proves itself with it",
     )
+    parser.add_argument(
+        "--domain",
+        default="",
+        help="whose key it is kept under; default: that of the version before, or `default`",
+    )
     parser.add_argument("--base", default="", metavar="NAME:VERSION", help="what it was made from")
     parser.add_argument("--note", default="", help="a sentence for people")
 

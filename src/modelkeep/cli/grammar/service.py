@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from modelkeep.cli.grammar.keys import lost
 from modelkeep.cli.grammar.verb import Verb, nothing
 
 
@@ -21,6 +22,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _recover(parser: argparse.ArgumentParser) -> None:
+    lost(parser)
     parser.add_argument("folder", type=Path, help="where the keep is made again")
     parser.add_argument(
         "--from", dest="source", type=Path, required=True, metavar="STORE", help="a store's folder"
@@ -70,6 +72,7 @@ VERBS: tuple[Verb, ...] = (
         (
             "modelkeep recover ./keep --from /mnt/offsite/keep",
             "modelkeep recover ./keep --from /mnt/offsite/keep --serve",
+            "modelkeep recover ./keep --from /mnt/offsite/keep --words shares.txt",
         ),
         _recover,
         needs_keep=False,
@@ -78,7 +81,7 @@ VERBS: tuple[Verb, ...] = (
         "drill",
         "Rehearse a recovery from the last backup in a folder that is thrown away afterwards.",
         "service:drill",
-        ("modelkeep drill",),
-        nothing,
+        ("modelkeep drill", "modelkeep drill --words shares.txt"),
+        lost,
     ),
 )

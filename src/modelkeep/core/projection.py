@@ -1,0 +1,257 @@
+"""From ledger entries to rows of State: the one function that every State shares.
+
+State is a projection: what an entry puts or removes depends on the entry and on the rows that are
+there, on nothing else; no clock, no order of arrival but the index. So two States that applied
+the same entries hold the same rows, whatever keeps them and however often the power failed.
+
+Entries are authenticated before they come here; one that lacks a fact, or whose fact has another
+type, is an IntegrityError and nothing of its batch is applied. An entry about a row that is not
+there (a revocation of an unknown key) changes nothing. A kind that is not listed counts only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from modelkeep.core.entry import Entry
+from modelkeep.core.errors import IntegrityError
+from modelkeep.core.record import Record, converted, replaced
+from modelkeep.core.rows import (
+    DEFAULT_TENANT,
+    TABLES,
+    Alias,
+    Applied,
+    Approval,
+    Domain,
+    DomainStatus,
+    KeyringMark,
+    R,
+    RegisteredPrincipal,
+    Role,
+    Tenant,
+    Token,
+)
+
+KEYRING_KEY = "keyring"
+_DESTROYED = DomainStatus.DESTROYED
+
+
+class Present(Protocol):
+    """Reads one row as it is before an entry is applied; None where there is none."""
+
+    def __call__(self, kind: type[R], key: str) -> R | None:
+        """The row under this key."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row that an entry puts, or removes where `row` is None."""
+
+    table: str
+    key: str
+    row: Record | None
+
+
+def changes(entry: Entry, present: Present) -> tuple[Change, ...]:
+    """The rows that one entry puts or removes.
+
+    Raises:
+        IntegrityError: `record.plain`, when the entry lacks a fact of its kind.
+    """
+    projecting = _KINDS.get(entry.kind)
+    return projecting(entry, present) if projecting is not None else ()
+
+
+def projected(
+    applied: Applied, first: int, entries: Sequence[Entry], present: Present
+) -> tuple[Applied, tuple[Change, ...]]:
+    """What a batch does: how far State has come after it, and each changed row once.
+
+    Entries before `applied.entries` are skipped.
+
+    Args:
+        first: index of the first entry.
+        present: reads the rows as they are before the batch.
+
+    Raises:
+        IntegrityError: see `changes`.
+    """
+    if first > applied.entries:
+        raise AssertionError(f"state has {applied.entries} entries, got {first} next")
+    changed: dict[tuple[str, str], Change] = {}
+
+    def seen(kind: type[R], key: str) -> R | None:
+        change = changed.get((TABLES[kind], key))
+        if change is None:
+            return present(kind, key)
+        assert change.row is None or isinstance(change.row, kind)
+        return change.row
+
+    for entry in entries[applied.entries - first :]:
+        if entry.kind == "vault.committed":
+            applied = _committed(applied, entry)
+        for change in changes(entry, seen):
+            changed[change.table, change.key] = change
+    reached = max(applied.entries, first + len(entries))
+    return replaced(applied, entries=reached), tuple(changed.values())
+
+
+def alias_key(model: str, alias: str) -> str:
+    """The key of an alias; a space sorts before every character of a name."""
+    return f"{model} {alias}"
+
+
+# ---- one function per kind of entry --------------------------------------------------------------
+
+
+def _fact(entry: Entry, name: str, kind: type[Any]) -> Any:
+    value = entry.facts.get(name)
+    if type(value) is not kind:
+        raise IntegrityError("state.entry", f"a {entry.kind} entry says no {name}")
+    return value
+
+
+def _text(entry: Entry, name: str) -> str:
+    return str(_fact(entry, name, str))
+
+
+def _taken(kind: type[R], entry: Entry, names: str, **more: object) -> R:
+    """A row whose fields are facts of the entry."""
+    facts = {name: entry.facts[name] for name in names.split() if name in entry.facts}
+    return converted(kind, {**facts, **more}, what=f"the {entry.kind} entry")
+
+
+def _put(key: str, row: Record) -> tuple[Change, ...]:
+    return (Change(TABLES[type(row)], key, row),)
+
+
+def _again(kind: type[R], key: str, present: Present, **fields: object) -> tuple[Change, ...]:
+    """The row that is there, with some fields changed."""
+    row = present(kind, key)
+    return () if row is None else _put(key, replaced(row, **fields))
+
+
+def _committed(applied: Applied, entry: Entry) -> Applied:
+    """Of two commits with one number the first counts."""
+    head, snapshot = _fact(entry, "head", int), _text(entry, "snapshot")
+    return applied if head <= applied.head else replaced(applied, head=head, snapshot=snapshot)
+
+
+def _token_created(entry: Entry, _: Present) -> tuple[Change, ...]:
+    tenant = entry.facts.get("tenant", entry.tenant)
+    names = "token_id secret_sha256 principal scopes expires_ns"
+    row = _taken(Token, entry, names, tenant=tenant)
+    return _put(row.token_id, row)
+
+
+def _token_revoked(entry: Entry, present: Present) -> tuple[Change, ...]:
+    return _again(Token, _text(entry, "token_id"), present, revoked=True)
+
+
+def _alias_set(entry: Entry, _: Present) -> tuple[Change, ...]:
+    row = _taken(Alias, entry, "model alias version")
+    return _put(alias_key(row.model, row.alias), row)
+
+
+def _tenant_created(entry: Entry, _: Present) -> tuple[Change, ...]:
+    row = _taken(Tenant, entry, "domain", name=_text(entry, "tenant"))
+    return _put(row.name, row)
+
+
+def _principal_created(entry: Entry, _: Present) -> tuple[Change, ...]:
+    row = _taken(RegisteredPrincipal, entry, "tenant roles", name=_text(entry, "principal"))
+    return _put(row.name, row)
+
+
+def _principal_changed(entry: Entry, present: Present) -> tuple[Change, ...]:
+    roles = _fact(entry, "roles", tuple)
+    return _again(RegisteredPrincipal, _text(entry, "principal"), present, roles=roles)
+
+
+def _principal_disabled(entry: Entry, present: Present) -> tuple[Change, ...]:
+    return _again(RegisteredPrincipal, _text(entry, "principal"), present, disabled=True)
+
+
+def _principal_enabled(entry: Entry, present: Present) -> tuple[Change, ...]:
+    return _again(RegisteredPrincipal, _text(entry, "principal"), present, disabled=False)
+
+
+def _role_defined(entry: Entry, _: Present) -> tuple[Change, ...]:
+    row = _taken(Role, entry, "scopes", name=_text(entry, "role"))
+    return _put(row.name, row)
+
+
+def _role_removed(entry: Entry, _: Present) -> tuple[Change, ...]:
+    return (Change(TABLES[Role], _text(entry, "role"), None),)
+
+
+def _domain_created(entry: Entry, _: Present) -> tuple[Change, ...]:
+    row = _taken(Domain, entry, "tenant", name=_text(entry, "domain"))
+    return _put(row.name, row)
+
+
+def _domain_became(status: DomainStatus) -> Callable[[Entry, Present], tuple[Change, ...]]:
+    def change(entry: Entry, present: Present) -> tuple[Change, ...]:
+        name = _text(entry, "domain")
+        row = present(Domain, name)
+        if row is None:  # the first domain of a keep is made with it and has no entry of its own
+            row = Domain(name=name, tenant=DEFAULT_TENANT)
+        return () if row.status == _DESTROYED else _put(name, replaced(row, status=status))
+
+    return change
+
+
+def _keyring_changed(entry: Entry, present: Present) -> tuple[Change, ...]:
+    row = _taken(KeyringMark, entry, "number")
+    before = present(KeyringMark, KEYRING_KEY)
+    return () if before and before.number >= row.number else _put(KEYRING_KEY, row)
+
+
+def _approval_requested(entry: Entry, _: Present) -> tuple[Change, ...]:
+    names = "approval_id verb subject digest requested_by expires_ns needed"
+    row = _taken(Approval, entry, names, requested_ns=entry.at_ns)
+    return _put(row.approval_id, row)
+
+
+def _approval_given(entry: Entry, present: Present) -> tuple[Change, ...]:
+    key, by = _text(entry, "approval_id"), _text(entry, "by")
+    row = present(Approval, key)
+    if row is None or by in row.given_by:
+        return ()
+    return _put(key, replaced(row, given_by=(*row.given_by, by)))
+
+
+def _approval_refused(entry: Entry, present: Present) -> tuple[Change, ...]:
+    key, by = _text(entry, "approval_id"), _text(entry, "by")
+    row = present(Approval, key)
+    return () if row is None or row.refused_by else _put(key, replaced(row, refused_by=by))
+
+
+def _approval_used(entry: Entry, present: Present) -> tuple[Change, ...]:
+    return _again(Approval, _text(entry, "approval_id"), present, used=True)
+
+
+_KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
+    "alias.set": _alias_set,
+    "approval.given": _approval_given,
+    "approval.refused": _approval_refused,
+    "approval.requested": _approval_requested,
+    "approval.used": _approval_used,
+    "domain.created": _domain_created,
+    "domain.destroyed": _domain_became(DomainStatus.DESTROYED),
+    "domain.restored": _domain_became(DomainStatus.LIVE),
+    "domain.revoked": _domain_became(DomainStatus.REVOKED),
+    "keyring.changed": _keyring_changed,
+    "principal.changed": _principal_changed,
+    "principal.created": _principal_created,
+    "principal.disabled": _principal_disabled,
+    "principal.enabled": _principal_enabled,
+    "role.defined": _role_defined,
+    "role.removed": _role_removed,
+    "tenant.created": _tenant_created,
+    "token.created": _token_created,
+    "token.revoked": _token_revoked,
+}

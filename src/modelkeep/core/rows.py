@@ -1,0 +1,166 @@
+"""What State holds: one record per kind of row, each under one key.
+
+Rows are values of the projection in `core.projection`; every State stores them as JSON under
+(table, key). A field that a later release adds needs a default, or State is made anew.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypeVar
+
+from modelkeep.core.errors import IntegrityError
+from modelkeep.core.record import Record, from_json
+
+DEFAULT_TENANT = "default"
+DEFAULT_DOMAIN = "default"
+# No tenant can be called so: a key of the keep itself, such as the probe of a recovery.
+ANY_TENANT = "*"
+
+
+class Applied(Record, frozen=True):
+    """How far State has come.
+
+    Attributes:
+        entries: ledger entries applied so far: the index of the next one.
+        head: number of the last committed head.
+        snapshot: name of the snapshot that this head names; empty before the first commit.
+    """
+
+    entries: int
+    head: int
+    snapshot: str
+
+
+class Token(Record, frozen=True):
+    """An API key as the keep knows it: never the secret, only its SHA-256.
+
+    Attributes:
+        token_id: public part of the key, 16 lower-case hex digits.
+        secret_sha256: 64 hex digits; the secret has 256 bits, so a plain hash is enough.
+        expires_ns: 0 for never.
+    """
+
+    token_id: str
+    secret_sha256: str
+    principal: str
+    tenant: str
+    scopes: tuple[str, ...]
+    expires_ns: int
+    revoked: bool = False
+
+
+class Alias(Record, frozen=True):
+    """A name for one version of a model: `fraud:prod`."""
+
+    model: str
+    alias: str
+    version: int
+
+
+class Tenant(Record, frozen=True):
+    """Whose models, principals and calls are kept apart from others'.
+
+    Attributes:
+        domain: the tenant's own domain of keys.
+    """
+
+    name: str
+    domain: str
+
+
+class RegisteredPrincipal(Record, frozen=True):
+    """A principal that is known by more than its keys.
+
+    Attributes:
+        roles: bound what its keys may do; none permits nothing.
+    """
+
+    name: str
+    tenant: str
+    roles: tuple[str, ...]
+    disabled: bool = False
+
+
+class Role(Record, frozen=True):
+    """A name for a set of scopes, beside the built-in ones of `core.roles`."""
+
+    name: str
+    scopes: tuple[str, ...]
+
+
+class DomainStatus(StrEnum):
+    """What may be done with what a domain's key protects."""
+
+    LIVE = "live"
+    REVOKED = "revoked"
+    DESTROYED = "destroyed"
+
+
+class Domain(Record, frozen=True):
+    """A unit of keys and sharing."""
+
+    name: str
+    tenant: str
+    status: DomainStatus = DomainStatus.LIVE
+
+
+class KeyringMark(Record, frozen=True):
+    """The newest keyring that the ledger knows of: an older one in a store was rolled back."""
+
+    number: int
+
+
+class Approval(Record, frozen=True):
+    """A request to do what others must agree to.
+
+    Attributes:
+        digest: SHA-256 over everything that the request is about, 64 hex digits.
+        requested_by: the actor that asked.
+        needed: how many others must agree.
+        given_by: principals that agreed, in order, each once.
+        refused_by: the first principal that said no; empty while nobody did.
+        used: an approval serves one act.
+    """
+
+    approval_id: str
+    verb: str
+    subject: str
+    digest: str
+    requested_by: str
+    requested_ns: int
+    expires_ns: int
+    needed: int
+    given_by: tuple[str, ...] = ()
+    refused_by: str = ""
+    used: bool = False
+
+
+R = TypeVar("R", bound=Record)
+
+TABLES: dict[type[Record], str] = {
+    Alias: "aliases",
+    Approval: "approvals",
+    Domain: "domains",
+    KeyringMark: "keyrings",
+    RegisteredPrincipal: "principals",
+    Role: "roles",
+    Tenant: "tenants",
+    Token: "tokens",
+}
+
+
+def row_of(kind: type[R], raw: bytes | memoryview, *, key: str) -> R:
+    """Decode a stored row strictly.
+
+    Raises:
+        IntegrityError: `state.row`.
+    """
+    try:
+        return from_json(kind, raw, what=f"the row {key[:80]!r} of {TABLES[kind]}")
+    except IntegrityError as error:
+        raise IntegrityError(
+            "state.row",
+            f"State is damaged: {error.message}",
+            hint="`modelkeep state rebuild` makes it anew from the ledger",
+        ) from error

@@ -1,0 +1,164 @@
+"""Rekey: a new key for one domain, and everything in it encrypted anew under it.
+
+new key in the keyring, the old one retires -> each artifact: loaded, proven, stored anew, committed
+-> every store brought up -> the old key leaves the keyring -> what was under it is removed
+
+Each step is durable before the next, and each can be cut: `rekey` of a domain whose old key still
+retires goes on where it was. Until the last steps nothing is lost, because both keys read. Signed
+manifests stay as they are, byte for byte; only what encrypts them changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelkeep.core.entry import Fact
+from modelkeep.core.errors import RefusedError, UnavailableError, UsageError
+from modelkeep.core.names import key_id_of
+from modelkeep.core.record import replaced, to_msgpack
+from modelkeep.core.rows import Domain, DomainStatus
+from modelkeep.flows.backup import backed_up
+from modelkeep.flows.commit import committed
+from modelkeep.flows.create import new_domain_key
+from modelkeep.flows.keep import OpenKeep, current_head, record, record_damages
+from modelkeep.flows.keyring import with_domain, without_domain
+from modelkeep.flows.keys import doomed, remove_unreadable, with_ring
+from modelkeep.flows.registry import proof_of
+from modelkeep.seal.trust import demand_file, file_of
+from modelkeep.vault.commit import Source, Writer, put_sealed, stored
+from modelkeep.vault.load import Reader
+from modelkeep.vault.settings import VaultSettings
+from modelkeep.vault.snapshot import ArtifactEntry, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """What a rekey did.
+
+    Attributes:
+        artifacts: encrypted anew by this run.
+        removed: objects that were under the old key.
+    """
+
+    keep: OpenKeep
+    artifacts: int
+    removed: int
+
+
+def rekeyed(
+    keep: OpenKeep,
+    name: str,
+    *,
+    vault: VaultSettings,
+    keep_old: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Rekeyed:
+    """Give a domain a new key; earlier snapshots, which need the old one, are gone afterwards.
+
+    Args:
+        keep_old: stop before the old key goes: encrypted columns of a database still need it.
+
+    Raises:
+        MissingError: `keys.domain`.
+        UsageError: `keys.columns`, for a domain that holds nothing here: its key may be in use
+            elsewhere.
+        RefusedError: `keys.revoked`: what is revoked is not touched.
+        UnavailableError: `keys.rekey`, when a store could not be brought up: the old key is kept
+            until all hold what is new, and the same command goes on.
+    """
+    keep.domains.named(name)
+    if any(
+        row.name == name and row.status is not DomainStatus.LIVE for row in keep.state.rows(Domain)
+    ):
+        raise RefusedError(
+            "keys.revoked", f"the domain {name} is revoked", hint="`modelkeep keys restore` first"
+        )
+    is_under_way = any(each.is_retiring for each in keep.domains.all_of(name))
+    if not (keep_old or is_under_way or doomed(keep, name).models):
+        raise UsageError(
+            "keys.columns",
+            f"the domain {name} holds no model; if encrypted columns use its key, they need both",
+            hint="rekey with --keep-old, rotate the columns, then rekey once more to finish",
+        )
+    if not is_under_way:
+        body = with_domain(keep.ring.body, new_domain_key(name, keep.entropy))
+        keep = with_ring(keep, body, reason=f"rekey {name}")
+    remove_unreadable(keep)  # what a run that was cut short left: it would not be copied
+    done = _moved(keep, name, vault, progress)
+    if keep_old:
+        return Rekeyed(keep=keep, artifacts=done, removed=0)
+    behind = [each.store for each in backed_up(keep) if not each.is_whole]
+    if behind:
+        raise UnavailableError(
+            "keys.rekey",
+            f"{', '.join(behind)} could not be brought up: the old key of {name} is still needed",
+            hint="mend that (`modelkeep check --repair`), then run the same command again",
+        )
+    body = without_domain(keep.ring.body, name, only_retiring=True)
+    keep = with_ring(keep, body, reason=f"rekeyed {name}")
+    removed = remove_unreadable(keep)
+    record(keep, "domain.rekeyed", {"domain": name, "artifacts": done, "removed": removed})
+    return Rekeyed(keep=keep, artifacts=done, removed=removed)
+
+
+def _moved(keep: OpenKeep, name: str, vault: VaultSettings, progress: Callable[[int], None]) -> int:
+    """Store anew whatever the current snapshot holds under a key that retires, one by one."""
+    old = {each.key_id for each in keep.domains.all_of(name) if each.is_retiring}
+    writer = Writer(
+        store=keep.store,
+        domain=keep.domains.named(name),
+        signer=keep.keys.signer,
+        entropy=keep.entropy,
+        settings=vault,
+    )
+    done = 0
+    reader = keep.reader()
+    snapshot = reader.snapshot(current_head(keep).snapshot)
+    for entry in snapshot.artifacts:
+        if key_id_of(entry.envelope) in old:
+            snapshot = _with_moved(keep, reader, writer, snapshot, entry, progress=progress)
+            done += 1
+    if any(key_id_of(each) in old for each in snapshot.indexes):
+        kept = tuple(each for each in snapshot.indexes if key_id_of(each) not in old)
+        parent = keep.state.applied().snapshot
+        committed(keep, replaced(snapshot, parent=parent, indexes=kept))
+    record_damages(keep, reader.damages)
+    return done
+
+
+def _with_moved(
+    keep: OpenKeep,
+    reader: Reader,
+    writer: Writer,
+    snapshot: Snapshot,
+    entry: ArtifactEntry,
+    *,
+    progress: Callable[[int], None],
+) -> Snapshot:
+    """One artifact: read and proven as on any load, written under the new key, committed."""
+    proof = proof_of(keep, reader, snapshot, name=entry.name, version=entry.version)
+    index = reader.index(snapshot)
+    sources = []
+    for file in reader.recipe(entry.recipe).files:
+        raw = memoryview(bytearray(file.size_bytes))
+        reader.file_into(raw, file, index)
+        demand_file(proof, file.path, raw)
+        tensors = file_of(proof.manifest, file.path).tensors
+        sources.append(Source(path=file.path, raw=raw, tensors=tensors))
+    wrote = stored(sources, writer=writer, known=index, progress=progress)
+    moved = replaced(
+        entry,
+        envelope=put_sealed(writer, "envelope", reader.body("envelope", entry.envelope)),
+        recipe=put_sealed(writer, "recipe", to_msgpack(wrote.recipe)),
+    )
+    after = replaced(
+        snapshot,
+        taken_ns=keep.clock.now_ns(),
+        parent=keep.state.applied().snapshot,
+        artifacts=tuple(moved if each is entry else each for each in snapshot.artifacts),
+        indexes=(*snapshot.indexes, *filter(None, [wrote.index])),
+    )
+    facts: dict[str, Fact] = {"model": entry.name, "version": entry.version}
+    committed(keep, after, ("model.rekeyed", facts))
+    return after

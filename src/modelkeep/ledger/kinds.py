@@ -1,0 +1,367 @@
+"""The catalogue of entries: every kind with its sentence, its facts, and what it means to a SIEM.
+
+A kind is a promise: its name and the meaning of its facts do not change; new facts may come. A
+test compares the catalogue with every place that records. What people and programs outside add
+with `ledger append` lies under `note.` and `x.`, whose facts are their own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from modelkeep.core.errors import UsageError
+from modelkeep.core.verdict import Severity
+
+KIND_CHARS_MAX = 64
+OWN_FAMILIES = ("note", "x")
+
+_OWN = re.compile(rf"(?:{'|'.join(OWN_FAMILIES)})(?:\.[a-z0-9_]+){{1,4}}")
+
+
+class Act(Enum):
+    """What an entry says was done, in the words of OCSF's Entity Management class."""
+
+    CREATE = 1
+    READ = 2
+    UPDATE = 3
+    DELETE = 4
+    DETECT = 5  # something is wrong: a Detection Finding
+    OTHER = 99  # neither: a Base Event
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of entry.
+
+    Attributes:
+        name: dotted, stable; `note.` and `x.` stand for all that begins so.
+        entity: what it is about, for who sorts by it; empty where `act` is OTHER or DETECT.
+    """
+
+    name: str
+    meaning: str
+    facts: tuple[str, ...]
+    act: Act = Act.OTHER
+    entity: str = ""
+    severity: Severity = Severity.NOTE
+
+
+def _kind(
+    name: str,
+    facts: str,
+    meaning: str,
+    act: Act = Act.OTHER,
+    *,
+    entity: str = "",
+    severity: Severity = Severity.NOTE,
+) -> Kind:
+    if act is Act.DETECT and severity is Severity.NOTE:
+        severity = Severity.MEDIUM
+    return Kind(name, meaning, tuple(facts.split()), act, entity, severity)
+
+
+_PRIVATE = "value sealed private"
+
+_ALL = (
+    _kind(
+        "approval.given",
+        "approval_id by",
+        "Somebody agreed to what one alone may not do.",
+        Act.UPDATE,
+        entity="approval",
+    ),
+    _kind(
+        "approval.refused",
+        "approval_id by",
+        "Somebody refused what one alone may not do.",
+        Act.UPDATE,
+        entity="approval",
+    ),
+    _kind(
+        "approval.requested",
+        "approval_id verb subject digest requested_by expires_ns needed",
+        "Somebody asked for what one alone may not do.",
+        Act.CREATE,
+        entity="approval",
+    ),
+    _kind(
+        "approval.used",
+        "approval_id",
+        "What was agreed to was done.",
+        Act.DELETE,
+        entity="approval",
+    ),
+    _kind("calls.covered", "", "How far each journal of calls, by its name, is committed."),
+    _kind(
+        "calls.expired",
+        "journal first next",
+        "Records of calls that were committed went, as their retention says.",
+    ),
+    _kind(
+        "domain.created",
+        "domain tenant",
+        "A domain has its first key.",
+        Act.CREATE,
+        entity="domain",
+    ),
+    _kind(
+        "domain.destroyed",
+        "domain",
+        "A domain's key was destroyed; nothing in it can be read.",
+        Act.DELETE,
+        entity="domain",
+        severity=Severity.MEDIUM,
+    ),
+    _kind(
+        "domain.rekeyed",
+        "domain artifacts removed",
+        "All that a domain holds was encrypted under a new key.",
+        Act.UPDATE,
+        entity="domain",
+    ),
+    _kind(
+        "domain.restored",
+        "domain",
+        "A domain that was revoked may be used again.",
+        Act.UPDATE,
+        entity="domain",
+    ),
+    _kind(
+        "domain.revoked",
+        "domain",
+        "A domain may not be used until it is restored.",
+        Act.UPDATE,
+        entity="domain",
+    ),
+    _kind(
+        "principal.changed",
+        "principal roles",
+        "A principal has other roles.",
+        Act.UPDATE,
+        entity="principal",
+    ),
+    _kind(
+        "principal.created",
+        "principal tenant roles",
+        "A principal was registered.",
+        Act.CREATE,
+        entity="principal",
+    ),
+    _kind(
+        "principal.disabled",
+        "principal",
+        "A principal's keys open nothing until it is enabled.",
+        Act.UPDATE,
+        entity="principal",
+    ),
+    _kind(
+        "principal.enabled",
+        "principal",
+        "A principal's keys count again.",
+        Act.UPDATE,
+        entity="principal",
+    ),
+    _kind("role.defined", "role scopes", "A role gives these scopes.", Act.UPDATE, entity="role"),
+    _kind("role.removed", "role", "A role gives nothing any more.", Act.DELETE, entity="role"),
+    _kind("tenant.created", "tenant domain", "A tenant was made.", Act.CREATE, entity="tenant"),
+    _kind(
+        "alias.set",
+        "model alias version",
+        "An alias points at a version.",
+        Act.UPDATE,
+        entity="alias",
+    ),
+    _kind(
+        "backup.done",
+        "store head objects size_bytes missing damaged error",
+        "A store holds everything that the head needs.",
+    ),
+    _kind(
+        "backup.failed",
+        "store head objects size_bytes missing damaged error",
+        "A store could not be brought up to the head.",
+        Act.DETECT,
+    ),
+    _kind(
+        "calls.batch",
+        "journal first count root",
+        "The Merkle root over the records of calls, from position `first` of a journal on.",
+    ),
+    _kind(
+        "calls.damaged",
+        "journal first message",
+        "A journal of calls is damaged from this position on.",
+        Act.DETECT,
+        severity=Severity.HIGH,
+    ),
+    _kind(
+        "calls.gap",
+        "journal first next",
+        "Records of calls were gone before they were committed.",
+        Act.DETECT,
+        severity=Severity.HIGH,
+    ),
+    _kind("check.done", "objects read_data findings repaired", "All stores were checked."),
+    _kind(
+        "config.changed",
+        "number",
+        "A new modelkeep.toml went to the stores.",
+        Act.UPDATE,
+        entity="configuration",
+    ),
+    _kind(
+        "drill.measured",
+        "kind rto_s rpo_s met freshness digest result signature",
+        "A recovery or its rehearsal was measured.",
+    ),
+    _kind(
+        "key.used", "key purpose", "A root or key-encryption key was used.", Act.READ, entity="key"
+    ),
+    _kind(
+        "keyring.changed",
+        "number reason",
+        "The keep has a new keyring.",
+        Act.UPDATE,
+        entity="keyring",
+    ),
+    _kind(
+        "keep.created",
+        "keep_id origin base stores",
+        "The keep was made.",
+        Act.CREATE,
+        entity="keep",
+    ),
+    _kind(
+        "ledger.healed",
+        "store object",
+        "A damaged object of the log was written anew.",
+        Act.DETECT,
+    ),
+    _kind(
+        "ledger.resumed",
+        "keep_id resumed size root origin base stores",
+        "A recovered keep goes on as a new log from this checkpoint of the one before.",
+        Act.DETECT,
+    ),
+    _kind(
+        "ledger.store_caught_up",
+        "store",
+        "A store that had failed holds the whole log again.",
+    ),
+    _kind(
+        "ledger.store_failed", "store code message", "A store does not take the log.", Act.DETECT
+    ),
+    _kind(
+        "ledger.timestamped",
+        "origin size authority at_s",
+        "A time stamping authority signed the time of a checkpoint.",
+    ),
+    _kind(
+        "model.admitted",
+        "model version manifest size_bytes",
+        "A model version was let in.",
+        Act.CREATE,
+        entity="model",
+    ),
+    _kind(
+        "model.refused",
+        "model decision digest rules",
+        "A model was not let in.",
+        Act.DETECT,
+    ),
+    _kind(
+        "model.restored",
+        "model version manifest",
+        "A model was written out in plaintext.",
+        Act.READ,
+        entity="model",
+    ),
+    _kind(
+        "process.ended",
+        "process pid status",
+        "A process of the service ended by itself.",
+        Act.DETECT,
+    ),
+    _kind("process.started", "process pid", "A process of the service was started again."),
+    _kind(
+        "service.started",
+        "models url",
+        "The service began to answer.",
+        Act.CREATE,
+        entity="service",
+    ),
+    _kind(
+        "token.created",
+        "token_id secret_sha256 principal scopes expires_ns",
+        "An API key was issued.",
+        Act.CREATE,
+        entity="token",
+    ),
+    _kind("token.revoked", "token_id", "An API key was revoked.", Act.DELETE, entity="token"),
+    _kind(
+        "value.erased",
+        "index value reason",
+        "The private facts of an entry were erased.",
+        Act.DELETE,
+        entity="value",
+    ),
+    _kind(
+        "vault.committed",
+        "head snapshot",
+        "A head names this snapshot from now on.",
+        Act.UPDATE,
+        entity="head",
+    ),
+    _kind(
+        "vault.damaged",
+        "store object code",
+        "A damaged object was met; no store had it whole.",
+        Act.DETECT,
+        severity=Severity.HIGH,
+    ),
+    _kind(
+        "vault.healed",
+        "store object code",
+        "A damaged object was replaced from another store.",
+        Act.DETECT,
+    ),
+    _kind(
+        "witness.cosigned",
+        "origin size root note at_s",
+        "This keep witnessed a checkpoint of another log.",
+    ),
+    _kind(
+        "witness.refused",
+        "origin reason seen got",
+        "This keep was asked to witness a log that had been rolled back or forked; both notes.",
+        Act.DETECT,
+        severity=Severity.HIGH,
+    ),
+    _kind("note.", _PRIVATE, "What a person wrote down with `ledger append`; any facts."),
+    _kind("x.", _PRIVATE, "What a program outside wrote down; any facts."),
+)
+
+CATALOGUE: dict[str, Kind] = {kind.name: kind for kind in sorted(_ALL, key=lambda each: each.name)}
+
+
+def kind_named(name: str) -> Kind | None:
+    """What the catalogue says of a kind; None for one that a newer modelkeep wrote."""
+    own = name.partition(".")[0]
+    return CATALOGUE.get(own + "." if own in OWN_FAMILIES else name)
+
+
+def checked_own_kind(name: str) -> str:
+    """Accept a kind that outsiders may write.
+
+    Raises:
+        UsageError: `ledger.kind`.
+    """
+    if len(name) <= KIND_CHARS_MAX and _OWN.fullmatch(name):
+        return name
+    raise UsageError(
+        "ledger.kind",
+        f"{name[:80]!r} is no kind that may be appended",
+        hint="lower-case words below `note.` or `x.`, such as note.audit or x.ci.deployed",
+    )
