@@ -75,7 +75,7 @@ def open_keep(
         stack.enter_context(
             held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep")
         )
-        opened = unlocked(stores, keyholder)
+        opened = unlocked(stores, keyholder, keep_id=config.keep_id)
         if opened.keep_id != config.keep_id:
             raise IntegrityError(
                 "keep.identity",

@@ -209,7 +209,7 @@ def removed_state(folder: KeepFolder, means: Means) -> None:
 
     config, _ = read_config(folder)
     with closing(keyholder_of(folder, means, config)) as keyholder:
-        opened = unlocked(stores_of(folder, config), keyholder)
+        opened = unlocked(stores_of(folder, config), keyholder, keep_id=config.keep_id)
     if is_served(folder):
         raise UnavailableError(
             "state.served", "a running service reads State", hint="stop `modelkeep serve` first"

@@ -14,7 +14,7 @@ from scenes import PASSPHRASE, Scene
 
 from modelkeep.core.rows import Alias
 from modelkeep.sdk.keep import Keep, means_of
-from modelkeep.sdk.recovery import Plan, restored_folder
+from modelkeep.sdk.restoration import Plan, restored_folder
 from modelkeep.testing.power import Fuse, PowerCut
 from modelkeep.wiring import KeepFolder
 

@@ -10,7 +10,7 @@ from scenes import PASSPHRASE, Scene
 from modelkeep.core.errors import IntegrityError, MissingError, RefusedError
 from modelkeep.core.rows import Alias
 from modelkeep.sdk.keep import means_of
-from modelkeep.sdk.recovery import Plan, restored_folder
+from modelkeep.sdk.restoration import Plan, restored_folder
 from modelkeep.testing.power import Fuse
 from modelkeep.wiring import KeepFolder
 

@@ -44,7 +44,7 @@ def test_what_init_writes_is_read_back():
         StoreSettings(label="main", path="stores/main"),
         StoreSettings(label="off", path='/mnt/a "quoted" \\ path/ü'),
     )
-    text = new_config_text(keep_id=KEEP_ID, stores=stores, host="::1", port=1)
+    text = new_config_text(keep_id=KEEP_ID, stores=stores, host="::1", port=1, source="file:/k")
     config = parsed(text)
     assert (config.keep_id, config.stores) == (KEEP_ID, stores)
     assert (config.serve.host, config.serve.port) == ("::1", 1)
@@ -54,7 +54,9 @@ def test_what_init_writes_is_read_back():
 def test_whatever_is_written_is_read_back_or_refused(label, path, host):
     stores = (StoreSettings(label=label, path=path),)
     try:
-        text = new_config_text(keep_id=KEEP_ID, stores=stores, host=host, port=0)
+        text = new_config_text(
+            keep_id=KEEP_ID, stores=stores, host=host, port=0, source="passphrase"
+        )
         config = parsed(text.encode())
     except ConfigError:
         return
@@ -206,7 +208,6 @@ def test_what_cannot_work_at_zero_is_refused_at_zero():
         (LEAST.replace(KEEP_ID, "0123456789abcdef0"), "16 hex digits"),
         (LEAST.replace(KEEP_ID, "keep-of-my-aunts"), "16 hex digits"),
         (LEAST.replace(KEEP_ID, "0123456789ABCDEF"), "16 hex digits"),
-        (f'{LEAST}[keys]\nsource = "plain"', "keys.source"),
         (LEAST.replace('"main"', '""'), "label"),
     ],
     ids=[
@@ -216,7 +217,6 @@ def test_what_cannot_work_at_zero_is_refused_at_zero():
         "id-long",
         "id-words",
         "id-upper",
-        "source",
         "no-label",
     ],
 )
@@ -225,6 +225,13 @@ def test_what_makes_no_sense_is_refused_with_its_reason(text, why):
         parsed(text)
     assert refused.value.code == "config.value"
     assert why in refused.value.message
+
+
+def test_a_key_where_its_reference_belongs_is_refused_and_not_repeated():
+    with pytest.raises(ConfigError) as refused:
+        parsed(f'{LEAST}[keys]\nsource = "hunter2hunter2"')
+    assert refused.value.code.startswith("reference.")
+    assert "hunter2" not in str(refused.value)
 
 
 def test_every_key_is_explained_once():

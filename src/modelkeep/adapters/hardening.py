@@ -10,6 +10,7 @@ from pathlib import Path
 _PR_SET_DUMPABLE = 4
 _MCL_CURRENT = 1
 _MCL_FUTURE = 2
+_MCL_ONFAULT = 4  # a page is locked when it is first touched: nothing is read in for it
 _CAP_IPC_LOCK = 14
 
 
@@ -33,7 +34,7 @@ def hardened() -> bool:
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
     # Under a limit, locking what is to come would make the 64 MiB of Argon2id fail.
     is_unlimited = hard == resource.RLIM_INFINITY or _may_lock_all()
-    flags = _MCL_CURRENT | _MCL_FUTURE if is_unlimited else _MCL_CURRENT
+    flags = _MCL_CURRENT | _MCL_ONFAULT | (_MCL_FUTURE if is_unlimited else 0)
     return bool(libc.mlockall(flags) == 0)
 
 

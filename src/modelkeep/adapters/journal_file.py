@@ -31,6 +31,7 @@ import re
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from modelkeep.adapters.disk import Disk
@@ -189,13 +190,19 @@ class JournalFile:
         """
         with self._lock:
             try:
-                segments = self._listed()
-                while len(segments) > 1 and segments[1].first <= position:
-                    self._disk.unlink(segments[0].path)
-                    self._segments = segments = segments[1:]
-                    self._disk.sync_folder(self._folder)
+                segments = list(self._listed())
             except OSError as error:
                 raise self._unavailable("journal.write", error) from error
+        for segment, following in pairwise(segments):
+            if following.first > position:
+                return
+            try:  # without the lock: to remove a file may take as long as many appends
+                self._disk.unlink(segment.path)
+                self._disk.sync_folder(self._folder)
+            except OSError as error:
+                raise self._unavailable("journal.write", error) from error
+            with self._lock:
+                self._segments = [each for each in self._segments if each is not segment]
 
     def is_out_of_room(self) -> bool:
         """Whether the reserve was given up; `restore_room` ends that."""

@@ -95,7 +95,8 @@ def _aliases(keep: Keep) -> list[str]:
 
 def recover(options: argparse.Namespace) -> int:
     """Bring a keep back from one surviving store."""
-    from modelkeep.sdk.recovery import Plan, recovered  # noqa: PLC0415
+    from modelkeep.sdk.recovery import recovered  # noqa: PLC0415
+    from modelkeep.sdk.restoration import Plan  # noqa: PLC0415
 
     is_lost = bool(options.words or options.identity)
     holder = means_of(options, source="passphrase", confirm=is_lost)

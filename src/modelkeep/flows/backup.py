@@ -20,6 +20,7 @@ from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.record import Record
 from modelkeep.flows.check import demand_object
 from modelkeep.flows.keep import OpenKeep, current_head, record
+from modelkeep.flows.keys import remove_unreadable
 from modelkeep.flows.store_format import StoreFormat
 from modelkeep.flows.values import swept
 from modelkeep.ports.store import ObjectStat, Store
@@ -77,6 +78,7 @@ def backed_up(
         fresh: labels of stores that may be empty: replacements, to be filled from nothing.
     """
     swept(keep)
+    remove_unreadable(keep)  # what is left of a destroyed key would fail the copy
     reports = []
     for target in keep.stores[1:]:
         started_ns = keep.clock.monotonic_ns()

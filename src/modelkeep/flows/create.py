@@ -102,16 +102,19 @@ def created(
     )
 
 
-def unlocked(stores: Sequence[Store], keyholder: Keyholder) -> Unlocked:
+def unlocked(stores: Sequence[Store], keyholder: Keyholder, *, keep_id: str = "") -> Unlocked:
     """Have the keyring opened, then verify format and logs under it.
 
     Stores that are damaged or missing are passed over.
+
+    Args:
+        keep_id: whose keyring it must be, where that is known.
 
     Raises:
         RefusedError: `keys.passphrase`, `keys.no_holder` or `keys.superseded`.
         MissingError: `keep.none`, when no store holds a keep.
     """
-    ring = opened_ring(stores, keyholder)
+    ring = opened_ring(stores, keyholder, keep_id=keep_id)
     keys = ring.keys
     public = keys.signer.public
     form = latest_of(StoreFormat, stores, "format", public=public)

@@ -31,6 +31,7 @@ from modelkeep.flows.keep import OpenKeep, current_head, record
 from modelkeep.flows.keyring import (
     OpenRing,
     changed_ring,
+    demand_ours,
     settled,
     with_domain,
     without_domain,
@@ -300,15 +301,19 @@ def shredded_keys(keep: OpenKeep) -> tuple[OpenKeep, tuple[str, ...]]:
 
 
 def remove_unreadable(keep: OpenKeep) -> int:
-    """Remove from every store what is under a key that no keyring holds; the number of objects."""
+    """Remove from every store what is under a key that no keyring holds; the number of objects.
+
+    A store that is away, not mounted or another keep's is left as it is.
+    """
     removed = 0
     for store in keep.stores:
         try:
+            demand_ours(store, public=keep.public)
             for stat in list(store.list("")):
                 if kind_of(stat.name) in CONTENT_KINDS and not keep.domains.holds(stat.name):
                     store.delete(stat.name)
                     removed += 1
-        except UnavailableError:
+        except (MissingError, UnavailableError):
             continue
     return removed
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -175,4 +176,6 @@ def _reply(holder: Keyholder, request: Request) -> Reply:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # nothing is left to be done: taking the interpreter apart costs 15 ms

@@ -39,7 +39,12 @@ def test_there_are_no_other_classes():
     def below(kind):
         return {kind}.union(*(below(each) for each in kind.__subclasses__()))
 
-    ours = {each for each in below(KeepError) if each.__module__.startswith("modelkeep.")}
+    # SQLAlchemy wraps what a cell raises unless its class says otherwise: one private class does.
+    ours = {
+        each
+        for each in below(KeepError)
+        if each.__module__.startswith("modelkeep.") and not each.__name__.startswith("_")
+    }
     assert ours == {KeepError, *(row[0] for row in TABLE)}
 
 

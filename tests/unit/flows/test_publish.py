@@ -5,7 +5,7 @@ from onnx_models import two_models
 from scenes import Scene
 
 from modelkeep.core.errors import MissingError, UsageError
-from modelkeep.flows.publish import chosen, published
+from modelkeep.flows.publish import chosen, defaults, published
 
 
 def served(keep, *references):
@@ -61,7 +61,7 @@ def test_a_model_is_published_into_memory_bit_for_bit(keep):
         return memoryview(buffers[-1])
 
     (first, _) = chosen(keep.opened, ["digits:1", "digits:2"])
-    found = published(keep.opened, first, allocate=allocate)
+    found = published(keep.opened, first, is_default=False, allocate=allocate)
     assert bytes(buffers[0]) == two_models()[0].read_bytes()
     assert (found.name, found.version, found.is_batchable, found.is_default) == (
         "digits",
@@ -70,3 +70,11 @@ def test_a_model_is_published_into_memory_bit_for_bit(keep):
         False,
     )
     assert [port.name for port in found.schema.inputs] == ["pixels"]
+
+
+def test_the_default_is_the_highest_version_that_is_served(keep):
+    assert [each.selector for each in defaults(keep.opened, chosen(keep.opened, ["digits:1"]))] == [
+        "1"
+    ]
+    both = chosen(keep.opened, ["digits:1", "digits:2"])
+    assert [each.selector for each in defaults(keep.opened, both)] == ["2"]
