@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, print_table, safe_text
+from modelkeep.cli.output import print_json, print_table, said
 from modelkeep.core.errors import UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
 from modelkeep.core.record import as_plain
@@ -76,7 +76,7 @@ def principal_new(options: argparse.Namespace) -> int:
         row = keep.access.new_principal(
             options.principal, roles=options.role, tenant=options.tenant
         )
-    return _said(options, row, f"{row.name}: {_roles(row)}; tenant {row.tenant}")
+    return said(row, f"{row.name}: {_roles(row)}; tenant {row.tenant}", as_json=options.json)
 
 
 def principal_list(options: argparse.Namespace) -> int:
@@ -105,21 +105,25 @@ def principal_set(options: argparse.Namespace) -> int:
     """Change a principal's roles."""
     with opened(options) as keep:
         row = keep.access.set_principal(options.principal, roles=options.role)
-    return _said(options, row, f"{row.name}: {_roles(row)}")
+    return said(row, f"{row.name}: {_roles(row)}", as_json=options.json)
 
 
 def principal_disable(options: argparse.Namespace) -> int:
     """Refuse a principal's keys."""
     with opened(options) as keep:
         row = keep.access.disable_principal(options.principal)
-    return _said(options, row, f"disabled {row.name}; a running gateway refuses their keys now")
+    return said(
+        row, f"disabled {row.name}; a running gateway refuses their keys now", as_json=options.json
+    )
 
 
 def principal_enable(options: argparse.Namespace) -> int:
     """Accept a principal's keys again."""
     with opened(options) as keep:
         row = keep.access.enable_principal(options.principal)
-    return _said(options, row, f"enabled {row.name}; keys that were revoked stay revoked")
+    return said(
+        row, f"enabled {row.name}; keys that were revoked stay revoked", as_json=options.json
+    )
 
 
 def role_list(options: argparse.Namespace) -> int:
@@ -138,22 +142,24 @@ def role_define(options: argparse.Namespace) -> int:
     """Make or change a role."""
     with opened(options) as keep:
         row = keep.access.define_role(options.role, scopes=options.scope)
-    return _said(options, row, f"{row.name} permits {', '.join(row.scopes) or 'nothing'}")
+    return said(
+        row, f"{row.name} permits {', '.join(row.scopes) or 'nothing'}", as_json=options.json
+    )
 
 
 def role_remove(options: argparse.Namespace) -> int:
     """Remove a role."""
     with opened(options) as keep:
         was_there = keep.access.remove_role(options.role)
-    said = f"removed {options.role}" if was_there else f"there is no role {options.role}"
-    return _said(options, {"name": options.role, "removed": was_there}, said)
+    text = f"removed {options.role}" if was_there else f"there is no role {options.role}"
+    return said({"name": options.role, "removed": was_there}, text, as_json=options.json)
 
 
 def tenant_new(options: argparse.Namespace) -> int:
     """Make a tenant."""
     with opened(options) as keep:
         row = keep.access.new_tenant(options.tenant, domain=options.domain)
-    return _said(options, row, f"tenant {row.name} with domain {row.domain}")
+    return said(row, f"tenant {row.name} with domain {row.domain}", as_json=options.json)
 
 
 def tenant_list(options: argparse.Namespace) -> int:
@@ -197,23 +203,16 @@ def approval_give(options: argparse.Namespace) -> int:
     with opened(options) as keep:
         row = keep.access.give_approval(options.approval_id, _api_key(options.token_file))
     agreed = f"{len(row.given_by)} of {row.needed} agreed"
-    return _said(options, row, f"{row.verb} of {row.subject}: {agreed}")
+    return said(row, f"{row.verb} of {row.subject}: {agreed}", as_json=options.json)
 
 
 def approval_refuse(options: argparse.Namespace) -> int:
     """Say no to a request."""
     with opened(options) as keep:
         row = keep.access.refuse_approval(options.approval_id, _api_key(options.token_file))
-    return _said(options, row, f"{row.verb} of {row.subject}: refused by {row.refused_by}")
-
-
-def _said(options: argparse.Namespace, facts: object, text: str) -> int:
-    """One thing as JSON or as a line."""
-    if options.json:
-        print_json(facts)
-    else:
-        print(safe_text(text))
-    return 0
+    return said(
+        row, f"{row.verb} of {row.subject}: refused by {row.refused_by}", as_json=options.json
+    )
 
 
 def _roles(row: RegisteredPrincipal) -> str:

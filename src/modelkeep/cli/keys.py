@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import actor, keep_path, opened, warned
-from modelkeep.cli.output import print_json, print_table, progress, safe_text, size_text
+from modelkeep.cli.output import print_json, print_table, progress, safe_text, said, size_text
 from modelkeep.cli.secrets import new_passphrase
 from modelkeep.core.errors import MissingError, RefusedError, UsageError
 from modelkeep.core.record import as_plain
@@ -44,8 +44,9 @@ def new(options: argparse.Namespace) -> int:
     """Make domains."""
     with opened(options) as keep:
         keep.keys.new(*options.domains, tenant=options.tenant)
-    _said(options, {"domains": options.domains}, f"made {', '.join(options.domains)}")
-    return 0
+    return said(
+        {"domains": options.domains}, f"made {', '.join(options.domains)}", as_json=options.json
+    )
 
 
 def rotate(options: argparse.Namespace) -> int:
@@ -55,8 +56,11 @@ def rotate(options: argparse.Namespace) -> int:
         keep.keys.rotate(source=source, passphrase=new_passphrase(options, source))
         number, domains = keep.opened.ring.number, len(keep.opened.domains.names())
     facts = {"keyring": number, "domains": domains, "source": source}
-    _said(options, facts, f"keyring {number}: a new root, {domains} domain keys wrapped anew")
-    return 0
+    return said(
+        facts,
+        f"keyring {number}: a new root, {domains} domain keys wrapped anew",
+        as_json=options.json,
+    )
 
 
 def rekey(options: argparse.Namespace) -> int:
@@ -64,8 +68,11 @@ def rekey(options: argparse.Namespace) -> int:
     with opened(options) as keep, progress("encrypting anew") as told:
         artifacts = keep.keys.rekey(options.domain, keep_old=options.keep_old, progress=told)
     facts = {"domain": options.domain, "artifacts": artifacts}
-    _said(options, facts, f"{options.domain}: {artifacts} artifacts encrypted under a new key")
-    return 0
+    return said(
+        facts,
+        f"{options.domain}: {artifacts} artifacts encrypted under a new key",
+        as_json=options.json,
+    )
 
 
 def revoke(options: argparse.Namespace) -> int:
@@ -83,16 +90,14 @@ def revoke(options: argparse.Namespace) -> int:
         else:
             keep.keys.drop("escrow", recipient=options.escrow)
     what = options.domain or ("shares" if options.shares else "escrow recipient")
-    _said(options, {"revoked": what}, f"revoked: {what}")
-    return 0
+    return said({"revoked": what}, f"revoked: {what}", as_json=options.json)
 
 
 def restore(options: argparse.Namespace) -> int:
     """Undo a revocation."""
     with opened(options) as keep:
         keep.keys.restore(options.domain)
-    _said(options, {"restored": options.domain}, f"restored: {options.domain}")
-    return 0
+    return said({"restored": options.domain}, f"restored: {options.domain}", as_json=options.json)
 
 
 def destroy(options: argparse.Namespace) -> int:
@@ -113,8 +118,7 @@ def destroy(options: argparse.Namespace) -> int:
             f"\nstill holding the key, because they are away: {', '.join(done.away)}; "
             "they lose it when the keep is next opened with them"
         )
-    _said(options, facts, text)
-    return 0
+    return said(facts, text, as_json=options.json)
 
 
 def split(options: argparse.Namespace) -> int:
@@ -130,15 +134,14 @@ def split(options: argparse.Namespace) -> int:
         for path, share in zip(files, words, strict=True):
             _write_private(path, share)
         facts["files"] = [str(path) for path in files]
-        _said(options, facts, f"{options.needed} of {len(files)} shares written to {options.to}")
-    elif options.json:
+        text = f"{options.needed} of {len(files)} shares written to {options.to}"
+        return said(facts, text, as_json=options.json)
+    if options.json:
         print_json({**facts, "words": list(words)})
-    else:
-        for number, share in enumerate(words, start=1):
-            print(f"share {number} of {len(words)}:\n{share}\n")
-        print(
-            f"Any {options.needed} of them open this keep. They are shown once: hand them out now."
-        )
+        return 0
+    for number, share in enumerate(words, start=1):
+        print(f"share {number} of {len(words)}:\n{share}\n")
+    print(f"Any {options.needed} of them open this keep. They are shown once: hand them out now.")
     return 0
 
 
@@ -156,8 +159,7 @@ def join(options: argparse.Namespace) -> int:
         keep.keys.rotate(source=source, passphrase=passphrase)
         number = keep.opened.ring.number
     facts = {"keyring": number, "source": source}
-    _said(options, facts, f"keyring {number}: the root is held by {source} now")
-    return 0
+    return said(facts, f"keyring {number}: the root is held by {source} now", as_json=options.json)
 
 
 def escrow(options: argparse.Namespace) -> int:
@@ -178,8 +180,9 @@ def escrow(options: argparse.Namespace) -> int:
         keep.keys.escrow(str(found[0]), note=options.note)
         number = keep.opened.ring.number
     facts = {"keyring": number, "recipient": str(found[0]), "note": options.note}
-    _said(options, facts, f"keyring {number}: {_short(str(found[0]))} can open this keep")
-    return 0
+    return said(
+        facts, f"keyring {number}: {_short(str(found[0]))} can open this keep", as_json=options.json
+    )
 
 
 def private_means(options: argparse.Namespace) -> Means:
@@ -259,10 +262,3 @@ def _write_private(path: Path, text: str) -> None:
 
 def _short(holder: str) -> str:
     return holder if len(holder) <= HOLDER_CHARS_SHOWN else holder[:HOLDER_CHARS_SHOWN] + "…"
-
-
-def _said(options: argparse.Namespace, facts: object, text: str) -> None:
-    if options.json:
-        print_json(facts)
-    else:
-        print(safe_text(text) if "\n" not in text else "\n".join(map(safe_text, text.split("\n"))))

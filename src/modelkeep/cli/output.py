@@ -39,6 +39,15 @@ def json_text(value: object) -> str:
     return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def said(facts: object, text: str, *, as_json: bool) -> int:
+    """What a verb did, as JSON or as lines for a person; the exit status of a verb that is done."""
+    if as_json:
+        print_json(facts)
+    else:
+        print("\n".join(map(safe_text, text.split("\n"))))
+    return 0
+
+
 def safe_text(text: str) -> str:
     """The text without what a terminal would obey: nothing in it can forge a line or a colour."""
     return text if text.isprintable() else "".join(map(_safe, text))
