@@ -89,9 +89,9 @@ def main() -> int:
         rows = [alone(folder), sqlite_peer(folder)]
         peer = merkle_peer(folder)
         rows += [peer[0]] if peer else []
+        paced = served(folder / "paced", seconds=options.paced_s, per_s=PACED_PER_S)
         full = served(folder / "full", seconds=options.seconds, per_s=0)
         both = served(folder / "both", seconds=options.seconds / 2, per_s=0, stores=2)
-        paced = served(folder / "paced", seconds=options.paced_s, per_s=PACED_PER_S)
         proof = proofs(folder / "proofs", options.entries)
     table(limits, rows, full, both, paced)
     print(
@@ -308,6 +308,7 @@ def signing(signs: socket.socket) -> None:
 
 def served(folder: Path, *, seconds: float, per_s: int, stores: int = 1) -> Run:
     """Load a recorder with four producers, flat out or at a pace; then look everything up."""
+    os.sync()  # what others left to be written is not our wait
     with recorder(folder, stores) as process:
         RecorderClient(folder).record(entries_of(9, 0, 1))
         before = cpu_s(process.pid)

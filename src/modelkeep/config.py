@@ -6,7 +6,8 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator
-from urllib.parse import parse_qsl
+from ipaddress import ip_address
+from urllib.parse import parse_qsl, unquote
 
 from modelkeep.core.errors import ConfigError, IntegrityError
 from modelkeep.core.limits import CONFIG_BYTES_MAX
@@ -21,6 +22,7 @@ from modelkeep.flows.settings import (
     StateSettings,
 )
 from modelkeep.gate.settings import GateSettings
+from modelkeep.ledger.cosignature import parsed_witness
 from modelkeep.ledger.settings import LedgerSettings
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.vault.settings import VaultSettings
@@ -34,6 +36,7 @@ _STATE_URL = re.compile(
     rf"postgres(?:ql)?://(?:[^:@/?#\s]{{1,200}}@)?{_HOST}(?:,{_HOST}){{0,7}}"
     r"(?:/[^/?#@:\s]{0,200})?(?:\?[^?#@\s]{0,2000})?"
 )
+_VERIFIED = ("verify-ca", "verify-full")  # TLS modes of libpq that know whom they speak to
 _LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -138,15 +141,15 @@ def new_config_text(
         "# The first store is authoritative: models are served from it. The others are backups.",
     ]
     for store in stores:
-        lines += ["[[stores]]", f"label = {_quoted(store.label)}", f"path = {_quoted(store.path)}"]
+        lines += ["[[stores]]", f"label = {quoted(store.label)}", f"path = {quoted(store.path)}"]
         lines.append("")
     lines += [
         "# What holds the key-encryption key: passphrase, file:…, exec:… or kms:…",
         "[keys]",
-        f"source = {_quoted(source)}",
+        f"source = {quoted(source)}",
         "",
         "[serve]",
-        f"host = {_quoted(host)}",
+        f"host = {quoted(host)}",
         f"port = {port}",
         "replicas = 2",
         "",
@@ -168,7 +171,7 @@ def with_source(text: str, source: str) -> str:
     before = parsed_config(text.encode(), what="modelkeep.toml")
     if before.keys.source == source:
         return text
-    line = f"source = {_quoted(source)}"
+    line = f"source = {quoted(source)}"
     changed, count = re.subn(r"(?m)^source\s*=\s*[\"'].*$", lambda _: line, text)
     if count == 0:
         changed = f"{text.rstrip()}\n\n[keys]\n{line}\n"
@@ -213,6 +216,7 @@ def without_state(text: str) -> str:
 
 def _demand_sound(config: Config, what: str) -> None:
     parsed_reference(config.keys.source)
+    witnesses = [parsed_witness(key).public for key in config.ledger.witness.keys]
     labels = [store.label for store in config.stores]
     problems = [
         (not labels, "stores is empty: a keep needs at least one"),
@@ -231,6 +235,10 @@ def _demand_sound(config: Config, what: str) -> None:
                 ("witness.interval_s", config.ledger.witness.interval_s),
                 ("timestamp.wait_s_max", config.ledger.timestamp.wait_s_max),
             )
+        ),
+        (
+            len(set(witnesses)) != len(witnesses),
+            "ledger.witness.keys names one key twice: a witness counts once, by whatever name",
         ),
         (config.ledger.witness.quorum < 0, "ledger.witness.quorum is below zero"),
         (not 0 <= config.serve.port <= 65535, "serve.port is not between 0 and 65535"),
@@ -267,8 +275,37 @@ def _state_problems(state: StateSettings) -> list[tuple[bool, str]]:
             any(word in name.lower() for name, _ in options for word in ("pass", "secret", "key_")),
             'state.url holds a secret: put it into a file and write password = "file:/path"',
         ),
+        (
+            not _is_near(state.url, options) and not _is_verified(options),
+            "state.url is of another host, whose word lets people in: it needs sslmode=verify-full",
+        ),
         (bool(state.password) and not state.url, "state.password is given without state.url"),
     ]
+
+
+def _is_near(url: str, options: list[tuple[str, str]]) -> bool:
+    """Whether every host that libpq may speak to is this machine: none, a socket, loopback."""
+    place = re.split("[/?]", url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    given = [re.sub(r":[0-9]+$", "", unquote(each)) for each in place.split(",")]
+    for name, value in options:
+        if name in ("host", "hostaddr", "service"):  # a service file names any host
+            given += value.split(",") if name != "service" else [f"service {value}"]
+    return all(map(_is_loopback, given))
+
+
+def _is_loopback(host: str) -> bool:
+    if host in ("", "localhost") or host.startswith(("/", "@")):
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_verified(options: list[tuple[str, str]]) -> bool:
+    """Whether TLS checks the server's certificate; `ssl=true` means sslmode=require to libpq."""
+    modes = [value for name, value in options if name in ("sslmode", "ssl")]
+    return bool(modes) and all(mode in _VERIFIED for mode in modes)
 
 
 def _approval_problems(approvals: ApprovalSettings) -> list[tuple[bool, str]]:
@@ -284,7 +321,12 @@ def _approval_problems(approvals: ApprovalSettings) -> list[tuple[bool, str]]:
     ]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as TOML writes it.
+
+    Raises:
+        ConfigError: `config.value`, when it cannot be shown.
+    """
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     if not escaped.isprintable():
         raise ConfigError("config.value", "a path in modelkeep.toml must be printable")

@@ -41,6 +41,11 @@ from modelkeep.wiring import (
 )
 
 
+# Who opens a keep on behalf of a recovery: it, and the service that it starts.
+RECOVERY = "recovery"
+RECOVERY_ACTORS = (RECOVERY, "supervisor")
+
+
 @contextmanager
 def open_keep(
     folder: KeepFolder,
@@ -82,6 +87,7 @@ def open_keep(
                 f"modelkeep.toml is of keep {config.keep_id}, its stores are of {opened.keep_id}",
             )
         _demand_own_log(folder, opened.epochs[-1])
+        _end_recovery(folder, actor)
         recorder, journal = _recorder(folder, config, opened, stores=stores, stack=stack, warn=warn)
         state = state_of(folder, config, opened.epochs[-1].origin)
         stack.callback(state.close)
@@ -119,6 +125,19 @@ def _demand_own_log(folder: KeepFolder, epoch: LogEpoch) -> None:
         )
 
 
+def _end_recovery(folder: KeepFolder, actor: str) -> None:
+    """Take away the mark of a recovery that failed: from now on this is a keep that is in use."""
+    from modelkeep.adapters.locks import is_held  # noqa: PLC0415
+
+    disk = folder.world.disk
+    if disk.size(folder.pending_file) is None:
+        return
+    if actor in RECOVERY_ACTORS and is_held(folder.recovery_lock):
+        return  # it still runs, and takes its mark away itself
+    disk.unlink(folder.pending_file)
+    disk.sync_folder(folder.path)
+
+
 def _recorder(
     folder: KeepFolder,
     config: Config,
@@ -150,7 +169,7 @@ def _recorder(
     journal = open_journal(wal, writable=True, disk=folder.world.disk)
     stack.callback(journal.close)
     abroad = witness_stores_of(folder, config)
-    demand_witnessed(opened, stores, abroad, recorded=journal.next_position(), warn=warn)
+    demand_witnessed(opened, stores, abroad, journal=journal, warn=warn)
     signer = Signer(opened.keys.ledger_seed)
     sequencer = Sequencer(
         origin=epoch.origin,
@@ -172,7 +191,12 @@ def _publish(
 ) -> None:
     """Bring every store up to date, and state in each that it is."""
     at_ns, size = clock.now_ns(), sequencer.size
-    for store, report in zip(stores, sequencer.publish(), strict=True):
+    try:
+        reports = sequencer.publish()
+    except UnavailableError as error:  # what was recorded is durable in the journal
+        warn(f"{stores[0].label} lacks the latest ledger entries: {error}")
+        return
+    for store, report in zip(stores, reports, strict=True):
         for name in report.healed:
             warn(f"{report.label}: {name} was damaged and is written anew")
         if report.error is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 LOCK_WAIT_S = 30.0
 # How long a verb waits for the ledger before it asks for the recorder of a running service.
 LEDGER_WAIT_S = 0.1
+# How long a verb that must not meet a service waits for one that is just being asked for.
+SERVE_WAIT_S = 0.1
 Warn = Callable[[str], None]
 
 
@@ -115,6 +117,11 @@ class KeepFolder:
         return self.run_folder / "writer.lock"
 
     @property
+    def recovery_lock(self) -> Path:
+        """Held by a recovery from when the folder is whole until it is proven."""
+        return self.run_folder / "recovery.lock"
+
+    @property
     def ledger_lock(self) -> Path:
         """Held by the one sequencer: a verb, or the recorder of a running service."""
         return self.run_folder / "ledger.lock"
@@ -152,10 +159,17 @@ class KeepFolder:
 
 
 def folder_store(path: Path, label: str, disk: Disk | None = None) -> Store:
-    """A store in a folder."""
+    """A store in a folder, whatever is there."""
     from modelkeep.adapters.store_folder import FolderStore  # noqa: PLC0415
 
     return FolderStore(path, label, disk)
+
+
+def keep_store(path: Path, label: str, disk: Disk | None = None) -> Store:
+    """A store of a keep in a folder: nothing is written where it is not mounted."""
+    from modelkeep.adapters.store_folder import FolderStore  # noqa: PLC0415
+
+    return FolderStore(path, label, disk, is_guarded=True)
 
 
 def is_served(folder: KeepFolder) -> bool:
@@ -168,7 +182,7 @@ def is_served(folder: KeepFolder) -> bool:
 def stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:
     """All stores of a keep, the authoritative one first."""
     disk = folder.world.disk
-    return tuple(folder_store(folder.store_path(each), each.label, disk) for each in config.stores)
+    return tuple(keep_store(folder.store_path(each), each.label, disk) for each in config.stores)
 
 
 def witness_stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:
@@ -210,12 +224,17 @@ def removed_state(folder: KeepFolder, means: Means) -> None:
     config, _ = read_config(folder)
     with closing(keyholder_of(folder, means, config)) as keyholder:
         opened = unlocked(stores_of(folder, config), keyholder, keep_id=config.keep_id)
-    if is_served(folder):
-        raise UnavailableError(
-            "state.served", "a running service reads State", hint="stop `modelkeep serve` first"
-        )
     folder.run_folder_ready()
-    with held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep"):
+    with ExitStack() as stack:
+        stack.enter_context(
+            held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep")
+        )
+        try:  # held until the end: no service starts meanwhile
+            stack.enter_context(held(folder.serve_lock, wait_s=SERVE_WAIT_S, what="it is served"))
+        except UnavailableError:
+            raise UnavailableError(
+                "state.served", "a running service reads State", hint="stop `modelkeep serve` first"
+            ) from None
         if config.state.url:
             from modelkeep.adapters.state_opening import postgres_state  # noqa: PLC0415
 

@@ -154,7 +154,9 @@ def test_a_role_that_may_not_create_uses_the_tables_that_are_there(url):
         assert state.applied().entries == 1
 
 
-def test_the_password_is_the_given_one_and_never_the_environments(url, server, monkeypatch):
+def test_the_password_is_the_given_one_and_never_the_environments(
+    url, server, monkeypatch, tmp_path, capfd
+):
     role = f"r{uuid.uuid4().hex}"
     with asking(url) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'canary-right'")
@@ -164,13 +166,19 @@ def test_the_password_is_the_given_one_and_never_the_environments(url, server, m
         connection.execute("SELECT pg_sleep(0.2)")
     own = url.replace("//me@", f"//{role}@")
     monkeypatch.setenv("PGPASSWORD", "canary-right")
-    monkeypatch.setenv("PGPASSFILE", os.devnull + "/none")
+    remembered = tmp_path / "pgpass"  # what libpq would read where no password is given
+    remembered.write_text("*:*:*:*:canary-right\n")
+    remembered.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(remembered))
+    with asking(own):
+        pass  # it would help
     for password in (None, Secret(b"canary-wrong")):
         with pytest.raises(UnavailableError) as refused:
             PostgresState(own, origin="k1", password=password)
         assert "canary" not in str(refused.value) + refused.value.hint
     with state_of(own, password=Secret(b"canary-right")) as state:
         assert state.applied().entries == 0
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("url", ["postgresql://[", "nothing=1", "postgresql://h/d?nothing=1"])

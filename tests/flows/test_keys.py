@@ -564,3 +564,82 @@ def test_the_keyring_of_another_keep_with_the_same_passphrase_does_not_lock_the_
         assert restored(filled, keep, "fraud:2") == FILES["fraud:2"].read_bytes()
         findings = keep.check().findings
         assert {each.subject.partition("/")[0] for each in findings} == {"offsite:keyring"}
+
+
+# ---- what a review found -------------------------------------------------------------------------
+
+
+def test_nothing_is_committed_where_the_authoritative_store_is_not_mounted(filled):
+    before = filled.objects(filled.main)
+    for path, _ in filled.disk.walk(filled.main):
+        filled.disk.lose(path)
+    with filled.open() as keep:
+        heads = keep.opened.state.applied().head
+        with pytest.raises(UnavailableError) as refused:
+            keep.admit(two_models()[1], name="more")
+        assert refused.value.code == "store.empty"
+        with pytest.raises(UnavailableError):
+            keep.keys.destroy("acme")
+        assert keep.opened.state.applied().head == heads
+    assert filled.objects(filled.main) == {}
+    filled.put_back(filled.main, before)
+    with filled.open() as keep:
+        assert restored(filled, keep, "fraud:2") == FILES["fraud:2"].read_bytes()
+
+
+def test_a_rotation_that_failed_is_not_carried_out_by_what_comes_after_it(filled, monkeypatch):
+    from modelkeep.adapters.store_folder import FolderStore  # noqa: PLC0415
+
+    put = FolderStore.put
+
+    def full(store, name, raw):
+        if name.startswith("keyring/"):
+            raise UnavailableError("store.write", "no space left")
+        put(store, name, raw)
+
+    with filled.open() as keep:
+        with monkeypatch.context() as patched:
+            patched.setattr(FolderStore, "put", full)
+            with pytest.raises(UnavailableError):
+                keep.keys.rotate(passphrase=NEW)
+        keep.keys.new("after")
+    with filled.open() as keep:  # with the old passphrase
+        assert "after" in keep.opened.domains.names()
+
+
+def test_shares_count_only_when_they_were_handed_out(filled):
+    def cannot(_):
+        raise OSError("no space left")
+
+    with filled.open() as keep:
+        words = keep.keys.split(needed=2, shares=3)
+        with pytest.raises(OSError, match="no space"):
+            keep.keys.split(needed=2, shares=3, hand_out=cannot)
+    with filled.open(means=Means(words=words[:2])) as keep:
+        assert keep.models()
+
+
+def test_a_domain_whose_keys_encrypt_columns_is_not_rekeyed_in_one_go(filled):
+    with filled.open() as keep:
+        before = keep.keys.columns("acme")
+        with pytest.raises(UsageError) as refused:
+            keep.keys.rekey("acme")
+        assert refused.value.code == "keys.columns"
+        assert keep.keys.doomed("acme").has_columns
+        keep.keys.rekey("acme", keep_old=True)
+        both = keep.keys.columns("acme")
+        assert set(before.secrets) < set(both.secrets)
+        assert both.newest not in before.secrets
+        keep.keys.rekey("acme")
+        assert set(keep.keys.columns("acme").secrets) == {both.newest}
+
+
+def test_a_keyring_of_absurd_size_in_another_store_does_not_keep_the_keep_shut(filled):
+    filled.put_back(filled.offsite, {"keyring/000000000999": b"x" * (9 * 1024 * 1024)})
+    with filled.open() as keep:
+        assert keep.models()
+
+
+def test_an_empty_passphrase_is_no_new_passphrase(filled):
+    with filled.open() as keep, pytest.raises(UsageError):
+        keep.keys.rotate(passphrase="")

@@ -17,12 +17,20 @@ from scenes import Scene
 from modelkeep.adapters.journal_file import JournalFile
 from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
+from modelkeep.core.record import replaced
 from modelkeep.core.verdict import Severity
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.ledger import Sequencer
 from modelkeep.flows.witness import COSIGNATURES_KEPT, cosigned_log, witness_of
-from modelkeep.flows.witnessed import Poster, demand_witnessed, quorum_size, witnessed
+from modelkeep.flows.witnessed import (
+    NEW_LOG_ENTRIES,
+    Poster,
+    announce,
+    demand_witnessed,
+    quorum_size,
+    witnessed,
+)
 from modelkeep.ledger.beside import COSIGNATURE, abroad_prefix
 from modelkeep.ledger.checkpoint import verified_checkpoint
 from modelkeep.ledger.cosignature import verified_cosignatures
@@ -241,6 +249,11 @@ class Watched:
                     )
         return checkpoint
 
+    def journal(self, keep):
+        """Its write-ahead journal, to read."""
+        folder = keep.ledger._folder.wal_folder(keep.opened.epochs[-1])
+        return JournalFile(self.scene.disk, folder, writable=False)
+
     def seen(self, keep):
         return witnessed(keep.opened, trusted=[self.witness], abroad=[self.abroad])
 
@@ -363,10 +376,82 @@ def test_a_checkpoint_that_only_the_journal_has_yet_is_no_rollback(watched):
         first = LogReader(opened.store, opened.origin)
         size = first.latest(public=Signer(opened.keys.ledger_seed).public).size
         assert size <= index
-        empty = MemoryStore("replaced")
-        demand_witnessed(opened, [empty], [watched.abroad], recorded=index + 1)
+        empty, journal = MemoryStore("replaced"), watched.journal(keep)
+        demand_witnessed(opened, [empty], [watched.abroad], journal=journal)
         with pytest.raises(IntegrityError, match=r"ledger\.rolled_back"):
             demand_witnessed(opened, [empty], [watched.abroad])
+
+
+def test_a_journal_that_was_rewritten_is_found_before_it_is_published(watched):
+    """The stores are rolled back and the journal has as many entries as were seen, but others."""
+    watched.lived()
+    yesterday = watched.scene.image()
+    seen = watched.lived()
+    watched.scene.show(yesterday)
+    with watched.scene.open() as keep:
+        opened, log = keep.opened, LogReader(keep.opened.store, keep.opened.origin)
+        while watched.journal(keep).next_position() < seen.size:
+            keep.ledger.append("note.forged", {"n": 2})
+        assert log.latest(public=Signer(opened.keys.ledger_seed).public).size < seen.size
+        journal = watched.journal(keep)
+        with pytest.raises(IntegrityError, match=r"ledger\.forked"):
+            demand_witnessed(opened, opened.stores, [watched.abroad], journal=journal)
+
+
+def test_a_log_that_cannot_be_compared_does_not_open(watched):
+    """Who damages our tiles must not get another history past the witnesses so."""
+    watched.lived()
+    watched.lived()
+    with watched.scene.open() as keep:
+        opened = keep.opened
+        whole, damaged = MemoryStore("whole"), MemoryStore("main")
+        names = [stat.name for stat in opened.store.list("")]
+        whole.objects = {name: opened.store.get(name) for name in names}
+        tiles = f"{log_prefix(opened.origin)}tile/"
+        damaged.objects = {
+            name: raw for name, raw in whole.objects.items() if not name.startswith(tiles)
+        }
+        with pytest.raises(IntegrityError, match=r"ledger\.unproven"):
+            demand_witnessed(opened, [damaged], [watched.abroad])
+        demand_witnessed(opened, [damaged, whole], [watched.abroad])  # one good copy is enough
+
+
+def test_a_witness_that_is_not_mounted_is_said_and_not_written_to():
+    """Its mount point is an empty folder: what is put there witnesses nothing."""
+    log, point, clock = Log(), MemoryStore("mount point"), SteppingClock()
+    poster = Poster([point], interval_s=0, clock=clock)
+    reader = LogReader(log.grow(NEW_LOG_ENTRIES).store, ORIGIN)
+    newest = reader.latest(public=SIGNER.public).checkpoint
+    ((label, error),) = poster.post(lambda: newest)
+    assert (label, error.code) == ("mount point", "witness.empty")
+    assert not point.objects
+    announce(point, newest)
+    later = LogReader(log.grow(NEW_LOG_ENTRIES + 1).store, ORIGIN)
+    assert poster.post(lambda: later.latest(public=SIGNER.public).checkpoint) == ()
+    assert len(point.objects) == 2
+
+
+def test_an_opening_says_that_a_witness_holds_nothing_unless_the_log_is_new(watched, monkeypatch):
+    watched.lived()
+    said = []
+    with watched.scene.open() as keep:
+        known = {"stores": keep.opened.stores, "warn": said.append}
+        demand_witnessed(keep.opened, abroad=[MemoryStore("away")], **known)
+        assert said == []
+        monkeypatch.setattr("modelkeep.flows.witnessed.NEW_LOG_ENTRIES", 2)
+        demand_witnessed(keep.opened, abroad=[MemoryStore("away"), watched.abroad], **known)
+    assert said == ["the witness away holds nothing of this log: is it mounted?"]
+
+
+def test_one_key_under_two_names_is_one_witness_of_a_quorum(watched):
+    watched.lived()
+    with watched.scene.open() as keep:
+        (seen, _) = watched.seen(keep)
+        origin, twice = keep.opened.origin, [seen, replaced(seen, witness="another/name")]
+        assert quorum_size(twice, origin=origin, quorum=1, since_s=0) == seen.size
+        assert quorum_size(twice, origin=origin, quorum=2, since_s=0) == -1
+        twice[1] = replaced(seen, key="00")
+        assert quorum_size(twice, origin=origin, quorum=2, since_s=0) == seen.size
 
 
 def test_a_store_gets_at_most_one_checkpoint_in_an_interval():

@@ -1,4 +1,4 @@
-"""[state] and [approvals] of modelkeep.toml: no secret in it, no rule that protects nothing."""
+"""What modelkeep.toml says of trust: no secret in it, no rule that protects nothing."""
 
 import pytest
 from hypothesis import given
@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 
 from modelkeep.config import parsed_config, without_state
 from modelkeep.core.errors import ConfigError
+from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.settings import APPROVABLE_VERBS, ApprovalSettings, StateSettings
+from modelkeep.ledger.cosignature import Witness
 
 BASE = 'keep_id = "0123456789abcdef"\n[[stores]]\nlabel = "main"\npath = "m"\n'
 
@@ -28,8 +31,10 @@ def refusal(text):
         "postgresql://",
         "postgresql://me@/db?host=/run/postgresql",
         "postgres://me@db.example:5432/keeps?sslmode=verify-full&sslrootcert=/etc/ca.pem",
-        "postgresql://me@[::1]:5432,db2:5433/keeps?target_session_attrs=read-write",
-        "postgresql://a%40b@host",
+        "postgresql://me@[::1]:5432,localhost:5433/keeps?target_session_attrs=read-write",
+        "postgresql://me@db1,db2:5433/keeps?sslmode=verify-ca&target_session_attrs=read-write",
+        "postgresql://me@127.0.0.1/keeps?hostaddr=::1",
+        "postgresql://a%40b@%2Frun%2Fpostgresql",
     ],
 )
 def test_addresses_without_a_secret_are_taken(url):
@@ -56,6 +61,43 @@ def test_addresses_without_a_secret_are_taken(url):
 def test_an_address_that_may_hold_a_secret_is_refused_and_not_repeated(url):
     error = refusal(f'[state]\nurl = "{url}"\n')
     assert "canary" not in str(error) + error.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db/keeps",
+        "postgresql://localhost,db/keeps",
+        "postgresql://localhost%2Cdb/keeps",
+        "postgresql://127.0.0.1.db.example/keeps",
+        "postgresql://10.0.0.1:5432/keeps?sslmode=require",
+        "postgresql://[2001:db8::1]:5432/keeps?sslmode=disable",
+        "postgresql:///keeps?host=db",
+        "postgresql:///keeps?h%6fst=db",
+        "postgresql:///keeps?hostaddr=10.0.0.1",
+        "postgresql://localhost/keeps?host=/run,db",
+        "postgresql:///keeps?service=db",
+        "postgresql://db/keeps?sslmode=verify-full&sslmode=prefer",
+        "postgresql://db/keeps?sslmode=verify-full&ssl=true",
+    ],
+)
+def test_another_host_is_spoken_to_only_when_it_is_known_to_be_the_right_one(url):
+    """Rows of State are believed: whoever is on the way could make API keys."""
+    error = refusal(f'[state]\nurl = "{url}"\n')
+    assert error.code == "config.value"
+    assert "verify-full" in error.message
+    if "sslmode" not in url:
+        mark = "&" if "?" in url else "?"
+        config(f'[state]\nurl = "{url}{mark}sslmode=verify-full"\n')
+
+
+def test_a_witness_that_is_named_twice_is_refused():
+    """One key under two names would count as two of a quorum."""
+    publics = [Signer(Secret(bytes([n]) * 32)).public for n in (1, 2)]
+    keys = [Witness(name, publics[n]).verifier_key for name, n in (("a", 0), ("b", 1), ("c", 0))]
+    assert config(f"[ledger.witness]\nkeys = {keys[:2]}\n").ledger.witness.keys == tuple(keys[:2])
+    for named in (keys[:1] * 2, keys):
+        assert refusal(f"[ledger.witness]\nkeys = {named}\n").code == "config.value"
 
 
 @given(st.text(alphabet="postgresql:/@?&=%#[],.ab1 ", max_size=40))
@@ -113,7 +155,7 @@ def test_a_recovery_takes_state_out_and_nothing_else(before, after):
 
 
 @pytest.mark.parametrize(
-    "text", ['state = { url = "postgresql://h/d" }\n' + BASE, BASE + '[ state ]\nurl = "postgres://"\n']
+    "text", ['state = { url = "postgresql:///d" }\n' + BASE, BASE + '[ state ]\nurl = "postgres://"\n']
 )  # fmt: skip
 def test_state_that_is_written_oddly_is_refused(text):
     with pytest.raises(ConfigError) as refused:

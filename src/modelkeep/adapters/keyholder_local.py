@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from modelkeep.adapters.keysources import opened_source
 from modelkeep.adapters.shares_slip39 import joined_words, split_words
@@ -39,6 +39,15 @@ def local_keyholder(means: Means, *, entropy: Entropy) -> LocalKeyholder:
     return LocalKeyholder(means, sources=source, entropy=entropy)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """The root of one ring: who can open it, and what the next one is wrapped with."""
+
+    root: Secret
+    wraps: tuple[Wrap, ...]
+    means: Means
+
+
 class LocalKeyholder:
     """Holds the root from the first `unlock` or `lock` on."""
 
@@ -46,8 +55,8 @@ class LocalKeyholder:
         self._means = means
         self._sources = sources
         self._entropy = entropy
-        self._root: Secret | None = None
-        self._wraps: tuple[Wrap, ...] = ()
+        # By number of the ring: one that was sealed and never stored must not be gone on from.
+        self._held: dict[int, _Held] = {}
 
     def unlock(self, rings: Sequence[LockedRing]) -> tuple[int, RingBody]:
         failure: KeepError | None = None
@@ -58,29 +67,29 @@ class LocalKeyholder:
             except (RefusedError, IntegrityError) as error:
                 failure = failure or error
                 continue
-            self._root, self._wraps = root, ring.wraps
+            self._held = {ring.number: _Held(root, ring.wraps, self._means)}
             return place, body
         raise failure or IntegrityError("keys.no_ring", "there is no keyring to open")
 
     def lock(
         self, body: RingBody, *, keep_id: str, number: int, holders: Holders | None = None
     ) -> LockedRing:
-        if holders is None:
-            if self._root is None:
-                raise UsageError("keys.locked", "the root is not at hand")
-            root, wraps = self._root, self._wraps
+        before = self._held.get(number - 1)
+        if holders is not None:
+            held = self._held_by(holders, before.means if before is not None else self._means)
+        elif before is not None:
+            held = before
         else:
-            root, wraps = self._held_by(holders)
-        ring = locked_ring(
+            raise UsageError("keys.locked", "the root of the ring before is not at hand")
+        self._held[number] = held
+        return locked_ring(
             body,
-            root=root,
+            root=held.root,
             keep_id=keep_id,
             number=number,
-            wraps=wraps,
+            wraps=held.wraps,
             salt=self._entropy.random_bytes(SALT_BYTES),
         )
-        self._root, self._wraps = root, wraps
-        return ring
 
     def split(self, *, threshold: int, total: int) -> Split:
         seed = Secret(self._entropy.random_bytes(KEY_BYTES))
@@ -88,15 +97,14 @@ class LocalKeyholder:
         return Split(words=words, recipient=str(Identity(seed).recipient))
 
     def close(self) -> None:
-        self._root = None
-        self._wraps = ()
+        self._held = {}
 
-    def _held_by(self, holders: Holders) -> tuple[Secret, tuple[Wrap, ...]]:
+    def _held_by(self, holders: Holders, before: Means) -> _Held:
         root = Secret(self._entropy.random_bytes(KEY_BYTES))
         means = replace(
-            self._means,
-            source=holders.source or self._means.source,
-            passphrase=Secret(holders.passphrase) if holders.passphrase else self._means.passphrase,
+            before,
+            source=holders.source or before.source,
+            passphrase=Secret(holders.passphrase) if holders.passphrase else before.passphrase,
             words=(),
             identity=None,
         )
@@ -108,8 +116,7 @@ class LocalKeyholder:
         for each in holders.recipients:
             sealed = sealed_to(parsed_recipient(each.text), root, info=_INFO)
             wraps.append(Wrap(kind=each.kind, holder=each.text, wrapped=sealed, note=each.note))
-        self._means = means  # who holds it now holds the roots that come after it too
-        return root, tuple(wraps)
+        return _Held(root, tuple(wraps), means)
 
     def _unwrapped(self, ring: LockedRing) -> Secret:
         """The root of a ring; at most one of its wraps is tried, the one that is for us."""

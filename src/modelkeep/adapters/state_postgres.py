@@ -8,12 +8,13 @@ What is promised by whom:
     Tables are made under one advisory lock.
  3. Every statement and every wait for a lock has a bound; so has connecting.
 
-The password comes from a file or a program and never stands in the address; `PGPASSWORD` is not
-looked at. TLS is libpq's: `?sslmode=verify-full&sslrootcert=/…` in the address.
+The password comes from a file or a program and never stands in the address; neither `PGPASSWORD`
+nor a password file of libpq's (`PGPASSFILE`, `~/.pgpass`) is looked at. TLS is libpq's: `?sslmode=verify-full&sslrootcert=/…` in the address.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,7 @@ from modelkeep.crypto.secret import Secret
 
 LAYOUT = 1  # of a keep's rows: another one counts as absent
 CONNECT_S_MAX = 5
+_NO_FILE = f"{os.devnull}/none"  # cannot exist, so libpq finds nothing and says nothing
 STATEMENT_MS_MAX = 30_000
 LOCK_MS_MAX = 10_000
 _TABLES_LOCK = 0x6D6F64656C  # any number that others hardly use: "model"
@@ -210,7 +212,8 @@ def _address(url: str, password: Secret | None) -> str:
     revealed = password.reveal().decode() if password is not None else ""
     try:
         usual: dict[str, Any] = {"connect_timeout": CONNECT_S_MAX, "application_name": "modelkeep"}
-        return make_conninfo(**{**usual, **conninfo_to_dict(url), "password": revealed})
+        own = {"password": revealed, "passfile": _NO_FILE}
+        return make_conninfo(**{**usual, **conninfo_to_dict(url), **own})
     except psycopg.Error as error:
         raise ConfigError(
             "state.url",

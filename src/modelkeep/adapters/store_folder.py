@@ -11,11 +11,12 @@ from modelkeep.adapters.disk import Disk, RealDisk
 from modelkeep.adapters.sync_together import sync_together
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.core.limits import OBJECT_BYTES_MAX
-from modelkeep.core.names import checked_object_name, is_object_name
+from modelkeep.core.names import checked_object_name, is_object_name, series_name
 from modelkeep.ports.batch_store import Object
 from modelkeep.ports.store import ObjectStat
 
 _TEMPORARY = ".tmp"
+_FIRST = "format/"
 
 
 class FolderStore:
@@ -25,14 +26,22 @@ class FolderStore:
     fails if the name is taken, so two writers cannot both win) -> name durable. A crash leaves at
     most files in `.tmp`, which no name can reach. `put_new` takes each step for all objects before
     the next one, so that the file system makes them durable together.
+
+    Args:
+        is_guarded: write nothing but `format/` where no `format/` object is: the folder is empty
+            because what should be mounted there is not.
     """
 
-    def __init__(self, path: Path, label: str, disk: Disk | None = None) -> None:
+    def __init__(
+        self, path: Path, label: str, disk: Disk | None = None, *, is_guarded: bool = False
+    ) -> None:
         self.path = path
         self.label = label
         self._disk = disk or RealDisk()
+        self._is_guarded = is_guarded
 
     def put(self, name: str, raw: bytes | memoryview) -> None:
+        self._demand_there(name)
         target = self.path / checked_object_name(name)
         try:
             if self._disk.size(target) is None:
@@ -50,6 +59,8 @@ class FolderStore:
             raise self._unavailable("store.write", name, error) from error
 
     def put_new(self, objects: Sequence[Object]) -> list[Object]:
+        for name, _ in objects[:1]:
+            self._demand_there(name)
         taken: list[Object] = []
         fresh: list[tuple[Path, Path, Object]] = []
         holding = self.path / _TEMPORARY
@@ -127,6 +138,23 @@ class FolderStore:
                 f"{self.label}: {name} has {size_bytes} bytes, more than any object of ours",
                 store=self.label,
                 object=name,
+            )
+
+    def _demand_there(self, name: str) -> None:
+        """Refuse to write into the place of a store that is not there.
+
+        Raises:
+            UnavailableError: `store.empty`.
+        """
+        if not self._is_guarded or name.startswith(_FIRST):
+            return
+        if self._disk.size(self.path / series_name("format", 0)) is None:
+            raise UnavailableError(
+                "store.empty",
+                f"{self.label} holds no keep: {self.path} has no format object",
+                hint="is it mounted? A damaged store: `modelkeep check --repair`; a new one: "
+                f"`modelkeep backup --new {self.label}`",
+                store=self.label,
             )
 
     def _create(self, target: Path, raw: bytes | memoryview) -> None:

@@ -122,27 +122,30 @@ def destroy(options: argparse.Namespace) -> int:
 
 
 def split(options: argparse.Namespace) -> int:
-    """Make a recovery key in shares and show them, once."""
+    """Make a recovery key in shares and show them, once, before they count."""
     if options.to is not None:
         options.to.mkdir(mode=0o700, parents=True, exist_ok=True)
         _demand_empty(options.to)
+    files: list[Path] = []
+
+    def hand_out(words: tuple[str, ...]) -> None:
+        if options.to is not None:
+            for number, share in enumerate(words, start=1):
+                files.append(options.to / f"share-{number}.txt")
+                _write_private(files[-1], share)
+        elif not options.json:
+            for number, share in enumerate(words, start=1):
+                print(f"share {number} of {len(words)}:\n{share}\n", flush=True)
+
     with opened(options) as keep:
-        words = keep.keys.split(needed=options.needed, shares=options.shares)
+        words = keep.keys.split(needed=options.needed, shares=options.shares, hand_out=hand_out)
     facts: dict[str, object] = {"needed": options.needed, "shares": options.shares}
     if options.to is not None:
-        files = [options.to / f"share-{number}.txt" for number in range(1, len(words) + 1)]
-        for path, share in zip(files, words, strict=True):
-            _write_private(path, share)
         facts["files"] = [str(path) for path in files]
         text = f"{options.needed} of {len(files)} shares written to {options.to}"
         return said(facts, text, as_json=options.json)
-    if options.json:
-        print_json({**facts, "words": list(words)})
-        return 0
-    for number, share in enumerate(words, start=1):
-        print(f"share {number} of {len(words)}:\n{share}\n")
-    print(f"Any {options.needed} of them open this keep. They are shown once: hand them out now.")
-    return 0
+    text = f"Any {options.needed} of them open this keep. They are shown once: hand them out now."
+    return said({**facts, "words": list(words)}, text, as_json=options.json)
 
 
 def join(options: argparse.Namespace) -> int:
@@ -232,6 +235,8 @@ def _print_doomed(options: argparse.Namespace, report: Doomed) -> None:
     print(f"  aliases  {', '.join(report.aliases) or 'none'}")
     print(f"  tenants  {', '.join(report.tenants) or 'none'}")
     print(f"  objects  {report.objects}, {size_text(report.size_bytes)}")
+    if report.has_columns:
+        print("  columns  those of every database that are encrypted under it")
 
 
 def _demand_word(domain: str) -> None:

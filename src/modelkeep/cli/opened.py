@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
+import pwd
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,10 +42,10 @@ def opened(options: argparse.Namespace) -> Iterator[Keep]:
 
 
 def actor() -> str:
-    """Who acts, for the ledger: the user of the operating system."""
+    """Who acts, for the ledger: the user that this process runs as, whatever $USER says."""
     try:
-        return safe_text(f"cli:{getpass.getuser()}"[:ACTOR_CHARS_MAX])
-    except (KeyError, OSError):
+        return safe_text(f"cli:{pwd.getpwuid(os.getuid()).pw_name}"[:ACTOR_CHARS_MAX])
+    except KeyError:
         return f"cli:{os.getuid()}"
 
 

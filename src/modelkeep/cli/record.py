@@ -34,6 +34,8 @@ def verify(options: argparse.Namespace) -> int:
         except OSError as error:
             raise MissingError("file.missing", f"{options.expect}: {error.strerror}") from error
     with opened(options) as keep:
+        for label in options.new_witness:
+            keep.ledger.evidence.announce(label)
         reports = keep.ledger.verify(store=options.store, expected=expected, repair=options.repair)
         others = keep.ledger.evidence.witnessed()
     if options.json:

@@ -204,6 +204,12 @@ def _domain_became(status: DomainStatus) -> Callable[[Entry, Present], tuple[Cha
     return change
 
 
+def _domain_columns(entry: Entry, present: Present) -> tuple[Change, ...]:
+    name = _text(entry, "domain")
+    row = present(Domain, name) or Domain(name=name, tenant=DEFAULT_TENANT)
+    return _put(name, replaced(row, has_columns=True))
+
+
 def _keyring_changed(entry: Entry, present: Present) -> tuple[Change, ...]:
     row = _taken(KeyringMark, entry, "number")
     before = present(KeyringMark, KEYRING_KEY)
@@ -240,6 +246,7 @@ _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
     "approval.refused": _approval_refused,
     "approval.requested": _approval_requested,
     "approval.used": _approval_used,
+    "domain.columns": _domain_columns,
     "domain.created": _domain_created,
     "domain.destroyed": _domain_became(DomainStatus.DESTROYED),
     "domain.restored": _domain_became(DomainStatus.LIVE),

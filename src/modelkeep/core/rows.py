@@ -98,11 +98,16 @@ class DomainStatus(StrEnum):
 
 
 class Domain(Record, frozen=True):
-    """A unit of keys and sharing."""
+    """A unit of keys and sharing.
+
+    Attributes:
+        has_columns: whether its keys were handed out for encrypted columns of a database.
+    """
 
     name: str
     tenant: str
     status: DomainStatus = DomainStatus.LIVE
+    has_columns: bool = False
 
 
 class KeyringMark(Record, frozen=True):

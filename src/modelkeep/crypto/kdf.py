@@ -12,9 +12,11 @@ from modelkeep.crypto.secret import Secret
 
 KEY_BYTES = 32
 SALT_BYTES = 32
-# A header from a hostile store must not make us allocate or spin: 4 GiB and 16 passes at most.
+# A header from a hostile store must not make us allocate or spin: 4 GiB, 16 passes, and of both
+# together no more than 8 GiB filled (about 10 s); RFC 9106 recommends 2 GiB once.
 MEMORY_KIB_MAX = 4 * 1024 * 1024
 PASSES_MAX = 16
+FILLED_KIB_MAX = 8 * 1024 * 1024
 LANES_MAX = 16
 
 
@@ -43,6 +45,7 @@ def key_from_passphrase(passphrase: Secret, *, salt: bytes, settings: Argon2Sett
     bounded = (
         8 * settings.lanes <= settings.memory_kib <= MEMORY_KIB_MAX
         and 1 <= settings.passes <= PASSES_MAX
+        and settings.memory_kib * settings.passes <= FILLED_KIB_MAX
         and 1 <= settings.lanes <= LANES_MAX
         and len(salt) >= 16
     )

@@ -136,7 +136,10 @@ def current_head(keep: OpenKeep) -> Head:
         )
     own = found.get(keep.store.label)
     if own is None or own.number < wanted.number:
-        put_head(keep, wanted)
+        try:
+            put_head(keep, wanted)
+        except UnavailableError:
+            return wanted  # it is not mounted, or its disk is full: reads go on from the others
         facts: dict[str, Fact] = {"store": keep.store.label, "object": f"head {wanted.number}"}
         record(keep, "vault.healed", facts)
     return wanted

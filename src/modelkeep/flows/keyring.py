@@ -37,6 +37,7 @@ from modelkeep.vault.objects import (
 
 # A store holds one member, or two while it is replaced; a hostile one may list any number.
 MEMBERS_READ_MAX = 4
+RING_BYTES_MAX = 8 * 1024 * 1024  # of 50,000 domains
 
 
 class Keyring(Numbered, frozen=True):
@@ -85,9 +86,11 @@ def new_ring(
 def opened_ring(stores: Sequence[Store], keyholder: Keyholder, *, keep_id: str = "") -> OpenRing:
     """Open the newest keyring in the stores.
 
-    1. What the stores have is read, unverified. 2. The keyholder opens one: its tag proves it.
-    3. Its signature, which covers the wraps, verifies under the identity in it. 4. No valid ring
-    in any store has a higher number: an older key-encryption key opens nothing any more.
+    1. What the stores have is read, unverified, the authoritative store's first: what a hostile
+    copy would have us stretch a passphrase for comes last. 2. The keyholder opens one: its tag
+    proves it. 3. Its signature, which covers the wraps, verifies under the identity in it. 4. A
+    valid ring with a higher number, in any store, counts instead: an older key-encryption key opens
+    nothing any more.
 
     Args:
         keep_id: whose it must be, where that is known: another keep of the same owner may have the
@@ -96,30 +99,30 @@ def opened_ring(stores: Sequence[Store], keyholder: Keyholder, *, keep_id: str =
     Raises:
         RefusedError: `keys.passphrase`, `keys.no_holder` or `keys.superseded`.
         MissingError: `keep.none`, when no store holds a keep.
+        IntegrityError: `keys.no_ring`, when none is of this keep.
     """
     found = [each for each in _found(stores) if keep_id in ("", each[0].keep_id)]  # 1
-    rest = [_locked(ring) for ring, _, _ in found]
-    at = 0
-    while True:
-        place, body = keyholder.unlock(rest[at:])  # 2
-        ring, name, raw = found[at + place]
-        public = keep_keys(Secret(body.identity)).signer.public
+    failure: KeepError | None = None
+    for each in found:
         try:
-            opened_member(Keyring, name, raw, kind="keyring", public=public)  # 3
-        except IntegrityError:
-            at += place + 1
-            if at == len(found):
-                raise
+            ring = _verified(each, keyholder)
+        except (RefusedError, IntegrityError) as error:
+            failure = failure or error
             continue
-        break
-    for newer, name, raw in found:  # 4
-        if newer.number > ring.number and _is_valid(name, raw, public):
+        public = ring.keys.signer.public
+        newer = [each for each in found if each[0].number > ring.number]
+        valid = [each for each in newer if _is_valid(each[1], each[2], public)]  # 4
+        if not valid:
+            return ring
+        try:
+            return _verified(max(valid, key=lambda each: each[0].number), keyholder)
+        except (RefusedError, IntegrityError):
             raise RefusedError(
                 "keys.superseded",
                 "this key source opened the keep once; the root was given to another since",
                 hint="use the passphrase or key source that the last `modelkeep keys rotate` set",
-            )
-    return _opened(_locked(ring), body, keyholder)
+            ) from None
+    raise failure or IntegrityError("keys.no_ring", "no store holds a keyring of this keep")
 
 
 def changed_ring(
@@ -208,8 +211,16 @@ def _keys_of(each: DomainKey) -> DomainKeys:
     return domain_keys(each.name, each.key_id, Secret(each.key), is_retiring=each.is_retiring)
 
 
+def _verified(found: tuple[Keyring, str, bytes], keyholder: Keyholder) -> OpenRing:
+    ring, name, raw = found
+    _, body = keyholder.unlock([_locked(ring)])  # 2
+    public = keep_keys(Secret(body.identity)).signer.public
+    opened_member(Keyring, name, raw, kind="keyring", public=public)  # 3
+    return _opened(_locked(ring), body, keyholder)
+
+
 def _found(stores: Sequence[Store]) -> list[tuple[Keyring, str, bytes]]:
-    """Every ring that some store holds, each once, the newest first; none is verified yet."""
+    """Every ring that some store holds, each once; in the order of the stores, newest first."""
     found: dict[bytes, tuple[Keyring, str, bytes]] = {}
     failure: KeepError | None = None
     for store in stores:
@@ -220,7 +231,11 @@ def _found(stores: Sequence[Store]) -> list[tuple[Keyring, str, bytes]]:
             continue
         for name in names:
             try:
-                raw = store.get(name)
+                raw = store.get(name, length=RING_BYTES_MAX + 1)
+                if len(raw) > RING_BYTES_MAX:
+                    raise IntegrityError(
+                        "keys.ring_size", f"{name} is longer than a keyring may be"
+                    )
                 found.setdefault(raw, (unverified_member(Keyring, name, raw), name, raw))
             except (IntegrityError, MissingError, UnavailableError) as error:
                 failure = failure or error
@@ -229,7 +244,7 @@ def _found(stores: Sequence[Store]) -> list[tuple[Keyring, str, bytes]]:
         raise failure or MissingError(
             "keep.none", f"no keep in {labels}", hint="name a store's folder that holds a keep"
         )
-    return sorted(found.values(), key=lambda each: each[0].number, reverse=True)
+    return list(found.values())
 
 
 def _put(store: Store, name: str, raw: bytes, *, public: bytes) -> None:

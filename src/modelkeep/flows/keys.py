@@ -14,7 +14,7 @@ destruction is in the ledger first: cut at any point, the next opening goes on w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from modelkeep.core.artifact import is_model_name
@@ -80,6 +80,7 @@ class Doomed(Record, frozen=True):
         aliases: as `name:alias`.
         tenants: whose domain it is.
         objects: in the authoritative store, with their size.
+        has_columns: whether columns of some database are encrypted under it too.
     """
 
     domain: str
@@ -88,6 +89,7 @@ class Doomed(Record, frozen=True):
     tenants: tuple[str, ...]
     objects: int
     size_bytes: int
+    has_columns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,17 @@ def set_domain_status(keep: OpenKeep, name: str, status: DomainStatus) -> None:
     record(keep, kind, {"domain": name})
 
 
+def with_columns(keep: OpenKeep, name: str) -> None:
+    """Remember that a domain's keys are used outside of the vault, for columns of a database.
+
+    Raises:
+        MissingError: `keys.domain`.
+    """
+    keep.domains.named(name)
+    if not any(row.has_columns for row in _rows_of(keep, name)):
+        record(keep, "domain.columns", {"domain": name})
+
+
 def doomed(keep: OpenKeep, name: str) -> Doomed:
     """What would die with a domain's key; nothing is changed.
 
@@ -237,6 +250,7 @@ def doomed(keep: OpenKeep, name: str) -> Doomed:
         tenants=tuple(row.name for row in keep.state.rows(Tenant) if row.domain == name),
         objects=len(stats),
         size_bytes=sum(stat.size_bytes for stat in stats),
+        has_columns=any(row.has_columns for row in _rows_of(keep, name)),
     )
 
 
@@ -258,16 +272,7 @@ def destroyed(keep: OpenKeep, name: str) -> Shredded:
     report = doomed(keep, name)
     head = current_head(keep)
     before = keep.reader().snapshot(head.snapshot)
-    key_ids = {each.key_id for each in keep.domains.all_of(name)}
-    gone = tuple((each.name, each.version) for each in before.artifacts if each.domain == name)
-    after = replaced(
-        before,
-        taken_ns=keep.clock.now_ns(),
-        parent=head.snapshot,
-        artifacts=tuple(each for each in before.artifacts if each.domain != name),
-        indexes=tuple(each for each in before.indexes if key_id_of(each) not in key_ids),
-        retired=(*before.retired, *gone),
-    )
+    after = _without(keep, before, head.snapshot, {name})
     facts: dict[str, Fact] = {"domain": name, "models": report.models, "tenants": report.tenants}
     committed(keep, after, ("domain.destroyed", facts))
     keep, away = shredded_keys(keep)
@@ -300,6 +305,17 @@ def shredded_keys(keep: OpenKeep) -> tuple[OpenKeep, tuple[str, ...]]:
     return keep, settled(keep.ring, keep.stores).away
 
 
+def without_dead(keep: OpenKeep) -> None:
+    """Drop what a snapshot still lists of destroyed domains: a commit may have come between."""
+    dead = {row.name for row in keep.state.rows(Domain) if row.status is DomainStatus.DESTROYED}
+    if not dead:
+        return
+    head = current_head(keep)
+    snapshot = keep.reader().snapshot(head.snapshot)
+    if any(each.domain in dead for each in snapshot.artifacts):
+        committed(keep, _without(keep, snapshot, head.snapshot, dead))
+
+
 def remove_unreadable(keep: OpenKeep) -> int:
     """Remove from every store what is under a key that no keyring holds; the number of objects.
 
@@ -326,6 +342,24 @@ def with_ring(
     record(keep, "keyring.changed", {"number": ring.number, "reason": reason})
     settled(ring, keep.stores)
     return replace(keep, ring=ring, domains=ring.domains)
+
+
+def _without(keep: OpenKeep, before: Snapshot, parent: str, dead: Collection[str]) -> Snapshot:
+    """A snapshot without the artifacts of some domains, whose version numbers are retired."""
+    key_ids = {each.key_id for name in dead for each in keep.domains.all_of(name)}
+    gone = tuple((each.name, each.version) for each in before.artifacts if each.domain in dead)
+    return replaced(
+        before,
+        taken_ns=keep.clock.now_ns(),
+        parent=parent,
+        artifacts=tuple(each for each in before.artifacts if each.domain not in dead),
+        indexes=tuple(
+            each
+            for each in before.indexes
+            if keep.domains.holds(each) and key_id_of(each) not in key_ids
+        ),
+        retired=(*before.retired, *gone),
+    )
 
 
 def _recipients(ring: OpenRing) -> tuple[RootRecipient, ...]:

@@ -16,7 +16,7 @@ from modelkeep.core.rows import KeyringMark
 from modelkeep.flows.create import config_copy, config_of
 from modelkeep.flows.keep import OpenKeep, record, replay
 from modelkeep.flows.keyring import settled
-from modelkeep.flows.keys import remove_unreadable, shredded_keys
+from modelkeep.flows.keys import remove_unreadable, shredded_keys, without_dead
 from modelkeep.ports.journal import Journal
 from modelkeep.vault.objects import member_names, series_member
 
@@ -95,6 +95,7 @@ def _with_agreed_ring(keep: OpenKeep) -> OpenKeep:
     keep, _ = shredded_keys(keep)
     if keep.ring.number > number:
         remove_unreadable(keep)
+    without_dead(keep)
     return keep
 
 

@@ -16,6 +16,7 @@ from modelkeep.core.roles import APPROVE, BUILT_IN_ROLES, scopes_of
 from modelkeep.core.rows import (
     DEFAULT_DOMAIN,
     DEFAULT_TENANT,
+    Domain,
     RegisteredPrincipal,
     Role,
     Tenant,
@@ -23,14 +24,20 @@ from modelkeep.core.rows import (
 from modelkeep.flows.approvals import demand_approval
 from modelkeep.flows.keep import OpenKeep, record
 from modelkeep.flows.settings import ApprovalSettings
-from modelkeep.flows.tokens import demand_principal_name, demand_scopes, registered_principal
+from modelkeep.flows.tokens import (
+    demand_principal_name,
+    demand_scopes,
+    demand_tenant,
+    registered_principal,
+)
 
 
 def created_tenant(keep: OpenKeep, name: str, *, domain: str = "") -> Tenant:
     """Make a tenant; its domain of keys is called like it unless told otherwise.
 
     Raises:
-        UsageError: `tenant.name`, or `tenant.domain` when another tenant has that domain.
+        UsageError: `tenant.name`.
+        RefusedError: `tenant.domain`, when the domain or the name is another tenant's.
     """
     wanted = Tenant(name=name, domain=domain or name)
     for each in (name, wanted.domain):
@@ -43,11 +50,17 @@ def created_tenant(keep: OpenKeep, name: str, *, domain: str = "") -> Tenant:
     tenants = tenants_of(keep)
     if wanted in tenants:
         return wanted
-    if any(each.name == name or each.domain == wanted.domain for each in tenants):
-        raise UsageError(
+    is_made_for_another = any(
+        each.name == wanted.domain and each.tenant != name for each in keep.state.rows(Domain)
+    )
+    if is_made_for_another or any(
+        each.name == name or each.domain == wanted.domain for each in tenants
+    ):
+        raise RefusedError(
             "tenant.domain",
             f"tenant {name} or domain {wanted.domain} belongs together with another one already",
-            hint="`modelkeep tenants list` shows them",
+            hint="`modelkeep tenants list` and `keys list` show them; "
+            f"`keys new {wanted.domain} --tenant {name}` makes a domain for a tenant to come",
         )
     record(keep, "tenant.created", {"tenant": wanted.name, "domain": wanted.domain})
     return wanted
@@ -75,12 +88,7 @@ def created_principal(
         RefusedError: `approval.needed`.
     """
     demand_principal_name(name)
-    if tenant not in [each.name for each in tenants_of(keep)]:
-        raise MissingError(
-            "tenant.unknown",
-            f"there is no tenant {tenant[:120]!r}",
-            hint="`modelkeep tenants new` makes one",
-        )
+    demand_tenant(keep, tenant)
     chosen = _known_roles(keep, roles)
     wanted = RegisteredPrincipal(name=name, tenant=tenant, roles=chosen)
     there = registered_principal(keep, name)

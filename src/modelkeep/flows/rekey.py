@@ -61,8 +61,7 @@ def rekeyed(
 
     Raises:
         MissingError: `keys.domain`.
-        UsageError: `keys.columns`, for a domain that holds nothing here: its key may be in use
-            elsewhere.
+        UsageError: `keys.columns`, for a domain that columns of a database are encrypted under.
         RefusedError: `keys.revoked`: what is revoked is not touched.
         UnavailableError: `keys.rekey`, when a store could not be brought up: the old key is kept
             until all hold what is new, and the same command goes on.
@@ -75,10 +74,10 @@ def rekeyed(
             "keys.revoked", f"the domain {name} is revoked", hint="`modelkeep keys restore` first"
         )
     is_under_way = any(each.is_retiring for each in keep.domains.all_of(name))
-    if not (keep_old or is_under_way or doomed(keep, name).models):
+    if not (keep_old or is_under_way) and doomed(keep, name).has_columns:
         raise UsageError(
             "keys.columns",
-            f"the domain {name} holds no model; if encrypted columns use its key, they need both",
+            f"columns of a database are encrypted under {name}: they need both keys for a while",
             hint="rekey with --keep-old, rotate the columns, then rekey once more to finish",
         )
     if not is_under_way:

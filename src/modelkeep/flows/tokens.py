@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from modelkeep.core.entry import Fact
 from modelkeep.core.errors import MissingError, RefusedError, UsageError
 from modelkeep.core.roles import APPROVE, bounded, is_scope, scopes_of
-from modelkeep.core.rows import DEFAULT_TENANT, RegisteredPrincipal, Role, Token
+from modelkeep.core.rows import (
+    ANY_TENANT,
+    DEFAULT_TENANT,
+    RegisteredPrincipal,
+    Role,
+    Tenant,
+    Token,
+)
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.approvals import demand_approval
 from modelkeep.flows.keep import OpenKeep, record
@@ -37,6 +44,7 @@ def created_token(
 
     Raises:
         UsageError: `token.scope`, `token.principal` or `token.expires`.
+        MissingError: `tenant.unknown`.
         RefusedError: `token.beyond`, `principal.disabled` or `approval.needed`.
     """
     demand_principal_name(principal)
@@ -52,8 +60,26 @@ def created_token(
         details: dict[str, Fact] = {"scopes": chosen}
         demand_approval(keep, approvals, verb="tokens.new", subject=principal, details=details)
     home = tenant if holder is None else holder.tenant
+    demand_tenant(keep, home)
+    return _recorded(keep, principal, scopes=chosen, tenant=home, expires_ns=expires_ns)
+
+
+def probe_token(keep: OpenKeep, *, expires_ns: int) -> tuple[str, Secret]:
+    """Make the key with which a recovery asks every model: the only one that is no tenant's."""
+    return _recorded(
+        keep,
+        "recovery-probe",
+        scopes=("infer:*",),
+        tenant=ANY_TENANT,
+        expires_ns=expires_ns,
+    )
+
+
+def _recorded(
+    keep: OpenKeep, principal: str, *, scopes: tuple[str, ...], tenant: str, expires_ns: int
+) -> tuple[str, Secret]:
     text, token = new_token(
-        keep.entropy, principal=principal, scopes=chosen, tenant=home, expires_ns=expires_ns
+        keep.entropy, principal=principal, scopes=scopes, tenant=tenant, expires_ns=expires_ns
     )
     record(
         keep,
@@ -62,8 +88,8 @@ def created_token(
             "token_id": token.token_id,
             "secret_sha256": token.secret_sha256,
             "principal": principal,
-            "tenant": home,
-            "scopes": chosen,
+            "tenant": tenant,
+            "scopes": scopes,
             "expires_ns": expires_ns,
         },
     )
@@ -114,6 +140,20 @@ def demand_scopes(scopes: Sequence[str]) -> None:
                 f"{scope[:120]!r} is no scope",
                 hint="use infer:MODEL, infer:*, metrics, approve, operate or audit",
             )
+
+
+def demand_tenant(keep: OpenKeep, name: str) -> None:
+    """Go on only with a tenant that was made.
+
+    Raises:
+        MissingError: `tenant.unknown`.
+    """
+    if name not in (DEFAULT_TENANT, *(each.name for each in keep.state.rows(Tenant))):
+        raise MissingError(
+            "tenant.unknown",
+            f"there is no tenant {name[:120]!r}",
+            hint="`modelkeep tenants new` makes one",
+        )
 
 
 def registered_principal(keep: OpenKeep, name: str) -> RegisteredPrincipal | None:

@@ -108,12 +108,15 @@ def is_erased(keep: OpenKeep, value_id: str) -> bool:
     return any(_is_marked(keep, store, name) for store in keep.stores)
 
 
-def erased_value(keep: OpenKeep, index: int, *, reason: str) -> Erasure:
+def erased_value(
+    keep: OpenKeep, index: int, *, reason: str, approvals: ApprovalSettings
+) -> Erasure:
     """Erase the private facts of an entry; idempotent.
 
     Raises:
         UsageError: `ledger.no_value` or `ledger.reason`.
         MissingError: `ledger.no_entry`.
+        RefusedError: `approval.needed`.
     """
     if not reason.strip() or len(reason) > REASON_CHARS_MAX:
         raise UsageError(
@@ -131,6 +134,8 @@ def erased_value(keep: OpenKeep, index: int, *, reason: str) -> Erasure:
     said = _said(keep, value_id) if is_erased(keep, value_id) else -1
     if said < 0:
         facts: dict[str, Fact] = {"index": index, "value": value_id, "reason": reason}
+        subject = f"entry {index}"
+        demand_approval(keep, approvals, verb="ledger.erase", subject=subject, details=facts)
         said = record(keep, ERASED_ENTRY, facts)
     mark = erasure(value_id, signer=keep.keys.signer)
 

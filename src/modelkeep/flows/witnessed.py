@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.record import Record
 from modelkeep.core.verdict import Finding, Severity
+from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.create import Unlocked
 from modelkeep.flows.keep import LogEpoch, OpenKeep
@@ -30,13 +32,34 @@ from modelkeep.ledger.beside import (
 )
 from modelkeep.ledger.checkpoint import CHECKPOINT_BYTES_MAX, Checkpoint, verified_checkpoint
 from modelkeep.ledger.cosignature import Witness, verified_cosignatures
+from modelkeep.ledger.entry import FrameReader, leaf_of
 from modelkeep.ledger.log import LogReader
+from modelkeep.ledger.tiles import log_prefix
+from modelkeep.ledger.tree import Edge, leaf_hash
 from modelkeep.ports.clock import Clock
+from modelkeep.ports.journal import Journal
 from modelkeep.ports.store import Store
 
 # Checkpoints of one log that are read from one witness at the opening of a keep: the newest. A
 # verification reads all of them, so that forged ones cannot hide those that matter.
 NEWEST = 8
+# A log of fewer entries is new: a store that witnesses need not hold anything of it yet.
+NEW_LOG_ENTRIES = 64
+
+_REFUSALS = {
+    "ledger.rollback": (
+        "ledger.rolled_back",
+        "recover from the newest store; what only a witness saw is lost",
+    ),
+    "ledger.fork": (
+        "ledger.forked",
+        "keep every store as evidence; `modelkeep ledger verify` says more",
+    ),
+    "ledger.unproven": (
+        "ledger.unproven",
+        "bring the store's tiles back; without the witness in modelkeep.toml nothing is proven",
+    ),
+}
 
 
 class Seen(Record, frozen=True):
@@ -44,6 +67,7 @@ class Seen(Record, frozen=True):
 
     Attributes:
         witness: the name of its key, or the label of the store.
+        key: its public key in hex, which is what a quorum counts; empty for a store.
         size: entries of the last checkpoint that it holds; 0 when it has seen nothing.
         root: hex.
         at_s: when it cosigned that one; 0 for a store, which states no time.
@@ -51,6 +75,7 @@ class Seen(Record, frozen=True):
     """
 
     witness: str
+    key: str
     origin: str
     size: int
     root: str
@@ -66,6 +91,9 @@ class Seen(Record, frozen=True):
 
 class Poster:
     """Puts checkpoints into the stores that witness; one that fails is tried again next time.
+
+    A folder that holds nothing of a log that is not new may be a mount point with nothing mounted:
+    it is not written to until it is announced (`announce`).
 
     Args:
         interval_s: a store gets at most one checkpoint in this time.
@@ -96,10 +124,30 @@ class Poster:
             self._due_ns[number] = now_ns + self._interval_ns
             store = self._stores[number]
             try:
-                store.put(abroad_name(checkpoint.origin, checkpoint.size), checkpoint.raw)
+                _demand_ours(store, checkpoint)
+                announce(store, checkpoint)
             except KeepError as error:
                 failed.append((store.label, error))
         return tuple(failed)
+
+
+def announce(store: Store, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint into a store that witnesses; from then on it is known to be one.
+
+    Raises:
+        UnavailableError: of the store.
+    """
+    store.put(abroad_name(checkpoint.origin, checkpoint.size), checkpoint.raw)
+
+
+def _demand_ours(store: Store, checkpoint: Checkpoint) -> None:
+    if checkpoint.size >= NEW_LOG_ENTRIES and not _abroad_names(store, checkpoint.origin):
+        raise UnavailableError(
+            "witness.empty",
+            f"{store.label} holds nothing of this log, which is not new: is it mounted?",
+            hint="announce a new one: `modelkeep ledger verify --new-witness LABEL`",
+            store=store.label,
+        )
 
 
 def demand_witnessed(
@@ -107,39 +155,36 @@ def demand_witnessed(
     stores: Sequence[Store],
     abroad: Sequence[Store],
     *,
-    recorded: int = 0,
+    journal: Journal | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Before anything new is signed: compare the newest log with what the witnesses hold.
 
     Args:
         stores: our own.
-        abroad: the stores that witness; one that does not answer is passed over with a warning.
-        recorded: entries of the newest log in the write-ahead journal, published or not.
+        abroad: the stores that witness; one that does not answer, or holds nothing of a log that
+            is not new, is passed over with a warning.
+        journal: the write-ahead journal of the newest log: its entries, published or not.
 
     Raises:
-        IntegrityError: `ledger.rolled_back` or `ledger.forked`.
+        IntegrityError: `ledger.rolled_back`, `ledger.forked`, or `ledger.unproven` where our own
+            log cannot be compared.
     """
     public = _public(opened)
+    recorded = None if journal is None else _Recorded(journal, opened.keys.ledger_body)
     ours = _Ours(stores, opened.epochs[-1], public, recorded=recorded)
     for store in abroad:
         try:
             notes = list(_abroad(store, ours.epoch, public, newest=NEWEST))
-            for finding in (ours.compared(each, store.label) for each in notes):
-                if finding is not None and finding.rule == "ledger.rollback":
-                    raise IntegrityError(
-                        "ledger.rolled_back",
-                        finding.evidence,
-                        hint="recover from the newest store; what only a witness saw is lost",
-                    )
-                if finding is not None and finding.rule == "ledger.fork":
-                    raise IntegrityError(
-                        "ledger.forked",
-                        finding.evidence,
-                        hint="keep every store as evidence; `modelkeep ledger verify` says more",
-                    )
         except UnavailableError as error:
             warn(f"the witness {store.label} does not answer: {error.message}")
+            continue
+        if ours.entries >= NEW_LOG_ENTRIES and not any(each.checkpoint for each in notes):
+            warn(f"the witness {store.label} holds nothing of this log: is it mounted?")
+        for finding in (ours.compared(each, store.label) for each in notes):
+            if finding is not None and finding.severity is Severity.HIGH:
+                code, hint = _REFUSALS[finding.rule]
+                raise IntegrityError(code, finding.evidence, hint=hint)
 
 
 def witnessed(
@@ -156,7 +201,7 @@ def witnessed(
         for witness in trusted:
             own = [(each, at_s) for each, by, at_s in notes if by == witness]
             if own or is_last:
-                found.append(_seen(witness.name, epoch, ours, own))
+                found.append(_seen(witness, epoch, ours, own))
         for store in abroad:
             try:
                 held = [(each, 0) for each in _abroad(store, epoch, public)]
@@ -164,20 +209,17 @@ def witnessed(
                 found.append(_away(store, epoch, error))
                 continue
             if held or is_last:
-                found.append(_seen(store.label, epoch, ours, held))
+                found.append(_seen(store, epoch, ours, held))
     return tuple(found)
 
 
 def quorum_size(seen: Sequence[Seen], *, origin: str, quorum: int, since_s: int) -> int:
-    """How many entries of a log a quorum of witnesses has cosigned since then; -1 for no quorum."""
-    sizes = sorted(
-        (
-            each.size
-            for each in seen
-            if each.origin == origin and each.at_s >= since_s and each.at_s and each.is_whole
-        ),
-        reverse=True,
-    )
+    """How many entries of a log a quorum of keys has cosigned since then; -1 for no quorum."""
+    by_key: dict[str, int] = {}  # one key under two names is one witness
+    for each in seen:
+        if each.origin == origin and each.at_s >= since_s and each.at_s and each.is_whole:
+            by_key[each.key] = max(each.size, by_key.get(each.key, 0))
+    sizes = sorted(by_key.values(), reverse=True)
     return sizes[quorum - 1] if 0 < quorum <= len(sizes) else -1
 
 
@@ -187,6 +229,14 @@ class _Note:
 
     name: str
     checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """The entries of the newest log that are durable, published or not."""
+
+    journal: Journal
+    body_key: Secret
 
 
 class _Ours:
@@ -199,21 +249,28 @@ class _Ours:
         public: bytes,
         *,
         following: LogEpoch | None = None,
-        recorded: int = 0,
+        recorded: _Recorded | None = None,
     ) -> None:
         self.epoch = epoch
         self._following = following
         self._recorded = recorded
-        self._size = 0
-        self._log = LogReader(stores[0], epoch.origin)
+        self._logs: list[tuple[Checkpoint, LogReader]] = []  # the one with the most first
         for store in stores:
             log = LogReader(store, epoch.origin)
             try:
-                size = log.latest(public=public).size
+                latest = log.latest(public=public)
             except UnavailableError:
                 continue
-            if size > self._size:
-                self._size, self._log = size, log
+            if latest.checkpoint is not None:
+                self._logs.append((latest.checkpoint, log))
+        self._logs.sort(key=lambda each: each[0].size, reverse=True)
+        self._size = self._logs[0][0].size if self._logs else 0
+
+    @property
+    def entries(self) -> int:
+        """How many there are, published or not."""
+        recorded = self._recorded
+        return max(self._size, recorded.journal.next_position() if recorded is not None else 0)
 
     def compared(self, note: _Note, witness: str) -> Finding | None:
         """What is wrong with our log if the witness is right; None when nothing is."""
@@ -221,12 +278,10 @@ class _Ours:
         if theirs is None:
             evidence = f"{witness} holds something that is no checkpoint of this log"
             return _finding(Severity.MEDIUM, note.name, evidence)
-        if theirs.size > self._size:
-            if theirs.size <= self._recorded:
-                return None  # not published again yet; the journal has it
+        if theirs.size > self.entries:
             return self._shorter(theirs, witness)
         try:
-            root = self._log.range_root(self._size)(0, theirs.size)
+            root = self._root(theirs.size)
         except (IntegrityError, MissingError) as error:
             return Finding(
                 rule="ledger.unproven",
@@ -244,6 +299,33 @@ class _Ours:
             f"expected {theirs.root.hex()}, got {root.hex()}",
         )
 
+    def _root(self, size: int) -> bytes:
+        """The root of our first entries, from the first store whose tiles give one."""
+        if size > self._size:
+            return self._recorded_root(size)
+        failure: KeepError | None = None
+        for checkpoint, log in self._logs:
+            if checkpoint.size >= size:
+                try:
+                    return log.range_root(checkpoint.size)(0, size)
+                except KeepError as error:
+                    failure = failure or error
+        raise failure or AssertionError("some store has so many entries")
+
+    def _recorded_root(self, size: int) -> bytes:
+        """The same where the last of them are not published (again) yet: the journal has them."""
+        if self._recorded is None:
+            raise AssertionError("what is not published is in the journal")
+        edge, prefix = Edge(), log_prefix(self.epoch.origin)
+        if self._logs:
+            checkpoint, log = self._logs[0]
+            edge = log.edge(checkpoint)
+        frames = FrameReader(self._recorded.body_key, prefix=prefix)
+        fresh = islice(self._recorded.journal.read(edge.size), size - edge.size)
+        for index, frame in fresh:
+            edge.push(leaf_hash(leaf_of(frames.record(frame, index=index))))
+        return edge.root()
+
     def _shorter(self, theirs: Checkpoint, witness: str) -> Finding:
         """A log that a recovery went on from is known to have ended early; its loss is no crime."""
         resumed = self._following is not None and self._size >= _resumed_size(self._following)
@@ -258,7 +340,10 @@ class _Ours:
         )
 
 
-def _seen(name: str, epoch: LogEpoch, ours: _Ours, notes: Sequence[tuple[_Note, int]]) -> Seen:
+def _seen(
+    by: Witness | Store, epoch: LogEpoch, ours: _Ours, notes: Sequence[tuple[_Note, int]]
+) -> Seen:
+    name = by.name if isinstance(by, Witness) else by.label
     findings = [finding for each, _ in notes if (finding := ours.compared(each, name)) is not None]
     if not notes:
         evidence = f"{name} has seen nothing of this log yet; is it mounted, does it still cosign?"
@@ -272,6 +357,7 @@ def _seen(name: str, epoch: LogEpoch, ours: _Ours, notes: Sequence[tuple[_Note, 
             newest, newest_s = note.checkpoint, at_s
     return Seen(
         witness=name,
+        key=by.public.hex() if isinstance(by, Witness) else "",
         origin=epoch.origin,
         size=newest.size if newest else 0,
         root=newest.root.hex() if newest else "",
@@ -285,6 +371,7 @@ def _away(store: Store, epoch: LogEpoch, error: UnavailableError) -> Seen:
     evidence = f"the witness does not answer: {error.message}"
     return Seen(
         witness=store.label,
+        key="",
         origin=epoch.origin,
         size=0,
         root="",
@@ -302,13 +389,14 @@ def _abroad(
     store: Store, epoch: LogEpoch, public: bytes, *, newest: int | None = None
 ) -> Iterator[_Note]:
     """The checkpoints of a log in a store that witnesses; all, or so many of the newest."""
-    names = sorted(
-        stat.name
-        for stat in store.list(abroad_prefix(epoch.origin))
-        if parsed_abroad(epoch.origin, stat.name) is not None
-    )
+    names = _abroad_names(store, epoch.origin)
     for name in names if newest is None else names[-newest:]:
         yield _note(store, name, epoch.origin, public)
+
+
+def _abroad_names(store: Store, origin: str) -> list[str]:
+    names = (stat.name for stat in store.list(abroad_prefix(origin)))
+    return sorted(name for name in names if parsed_abroad(origin, name) is not None)
 
 
 def _note(store: Store, name: str, origin: str, public: bytes) -> _Note:

@@ -129,6 +129,13 @@ _ALL = (
         entity="domain",
     ),
     _kind(
+        "domain.columns",
+        "domain",
+        "Keys for encrypted columns of a database were handed out from a domain.",
+        Act.UPDATE,
+        entity="domain",
+    ),
+    _kind(
         "domain.revoked",
         "domain",
         "A domain may not be used until it is restored.",

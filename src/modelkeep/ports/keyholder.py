@@ -29,7 +29,7 @@ class Means:
 
     source: str = ""
     passphrase: Secret | None = None
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = field(default=(), repr=False)
     identity: Secret | None = None
     argon2: Argon2Settings = field(default_factory=Argon2Settings)
 

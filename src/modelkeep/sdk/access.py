@@ -64,6 +64,7 @@ class Access:
 
         Raises:
             UsageError: `token.*`.
+            MissingError: `tenant.unknown`.
             RefusedError: `token.beyond`, `principal.disabled` or `approval.needed`.
         """
         made = created_token(
@@ -170,7 +171,8 @@ class Access:
         """Make a tenant; its domain of keys is called like it unless told otherwise.
 
         Raises:
-            UsageError: `tenant.name` or `tenant.domain`.
+            UsageError: `tenant.name`.
+            RefusedError: `tenant.domain`.
         """
         made = created_tenant(self._open, name, domain=domain)
         self._await_gateway()

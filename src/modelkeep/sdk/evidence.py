@@ -14,7 +14,9 @@ from modelkeep.core.errors import IntegrityError, MissingError, RefusedError, Us
 from modelkeep.core.instant import NS_PER_S, rfc3339
 from modelkeep.core.record import Record
 from modelkeep.core.verdict import Finding, Severity
+from modelkeep.flows.history import log_access
 from modelkeep.flows.keep import OpenKeep
+from modelkeep.flows.ledger_read import latest_checkpoint
 from modelkeep.flows.prove import (
     checked_entry,
     checked_history,
@@ -25,7 +27,7 @@ from modelkeep.flows.prove import (
 )
 from modelkeep.flows.timestamp import Stamped, stamps, timestamped
 from modelkeep.flows.witness import Cosigned, cosigned_log, witness_of
-from modelkeep.flows.witnessed import Seen, quorum_size, witnessed
+from modelkeep.flows.witnessed import Seen, announce, quorum_size, witnessed
 from modelkeep.ledger.checkpoint import parsed_verifier_key
 from modelkeep.ledger.cosignature import Witness, parsed_witness
 from modelkeep.ledger.proof_file import (
@@ -103,10 +105,11 @@ def verified_proof(
         found = proven_entry(proof, origin=origin, public=public, witnesses=trusted)
     else:
         found = proven_history(proof, origin=origin, public=public, witnesses=trusted)
-    if len(found.cosignatures) < quorum:
+    count = len({each.witness.public for each in found.cosignatures})  # names are not counted
+    if count < quorum:
         raise RefusedError(
             "ledger.quorum",
-            f"{len(found.cosignatures)} of the witnesses have cosigned it, not {quorum}",
+            f"{count} of the witnesses have cosigned it, not {quorum}",
             hint="the proof holds; whoever signs the log may have shown others another history",
         )
     return found
@@ -193,6 +196,25 @@ class Evidence:
             size=max(size, 0),
             covered_ns=next((entry.at_ns for _, entry in entries), 0),
             findings=tuple(findings),
+        )
+
+    def announce(self, label: str) -> None:
+        """Say that a store that witnesses is new and may be written to: put a checkpoint there.
+
+        Raises:
+            UsageError: `witness.unlisted`.
+            MissingError: `ledger.none`.
+            UnavailableError: of the store.
+        """
+        for store in self._abroad():
+            if store.label == label:
+                access = log_access(self._open, self._open.epochs[-1], self._open.store)
+                announce(store, latest_checkpoint(access))
+                return
+        raise UsageError(
+            "witness.unlisted",
+            f"{label[:200]!r} is no store that modelkeep.toml lists as a witness",
+            hint="[[ledger.witness.stores]] label and path",
         )
 
     # -- time stamps --------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import mmap
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modelkeep.core.errors import MissingError, UsageError
@@ -53,16 +53,19 @@ def private_copy(path: Path) -> Iterator[memoryview]:
     """
     with mapped(path) as whole:
         size_bytes = len(whole)
-    with mmap.mmap(-1, max(size_bytes, 1)) as private, memoryview(private) as view:
-        target = view[:size_bytes]
+    private = mmap.mmap(-1, max(size_bytes, 1))
+    view = memoryview(private)[:size_bytes]
+    try:
         with path.open("rb", buffering=0) as stream:
             done = 0
-            while done < size_bytes and (count := stream.readinto(target[done:])):
+            while done < size_bytes and (count := stream.readinto(view[done:])):
                 done += count
             is_same = done == size_bytes and not stream.read(1)
-        try:
-            if not is_same:
-                raise UsageError("file.changed", f"{path} changed while it was read")
-            yield target
-        finally:
-            target.release()
+        if not is_same:
+            raise UsageError("file.changed", f"{path} changed while it was read")
+        yield view
+    finally:
+        # The traceback of what went wrong may hold slices: the last one of them unmaps.
+        with suppress(BufferError):
+            view.release()
+            private.close()

@@ -132,7 +132,7 @@ class Keep:
     @property
     def ledger(self) -> Ledger:
         """What happened."""
-        return Ledger(self._open, self.folder)
+        return Ledger(self._open, self.folder, self.config.approvals)
 
     @property
     def opened(self) -> OpenKeep:

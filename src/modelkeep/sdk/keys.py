@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from modelkeep.config import with_source
 from modelkeep.core.entry import Fact
+from modelkeep.core.errors import UsageError
 from modelkeep.core.record import replaced
 from modelkeep.core.rows import DEFAULT_TENANT, DomainStatus
 from modelkeep.crypto.columns import ColumnKeys
@@ -23,6 +24,7 @@ from modelkeep.flows.keys import (
     key_facts,
     rotated,
     set_domain_status,
+    with_columns,
     with_new_domains,
     with_recipient,
     without_recipients,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Keys:
-    """The keys of an open keep; no method gives one out but `split`, which gives its words."""
+    """The keys of an open keep; `split` gives words out and `columns` keys, nothing else does."""
 
     def __init__(self, keep: Keep) -> None:
         self._keep = keep
@@ -64,6 +66,8 @@ class Keys:
             passphrase: the new one, where the source is a passphrase.
         """
         secret = Secret(passphrase.encode()) if isinstance(passphrase, str) else passphrase
+        if secret is not None and len(secret) == 0:
+            raise UsageError("passphrase.length", "the new passphrase is empty")
         chosen = source or self._keep.config.keys.source
         self._keep.adopt(rotated(self._keep.opened, source=chosen, passphrase=secret))
         means = self._keep.means
@@ -111,6 +115,7 @@ class Keys:
         Raises:
             MissingError: `keys.domain`.
         """
+        with_columns(self._keep.opened, domain)
         domains = self._keep.opened.domains
         return ColumnKeys(
             newest=domains.named(domain).key_id,
@@ -145,8 +150,17 @@ class Keys:
         self._keep.await_gateway()
         return done
 
-    def split(self, *, needed: int, shares: int) -> tuple[str, ...]:
+    def split(
+        self,
+        *,
+        needed: int,
+        shares: int,
+        hand_out: Callable[[tuple[str, ...]], None] = lambda _: None,
+    ) -> tuple[str, ...]:
         """Make a recovery key in shares; earlier shares open nothing any more.
+
+        Args:
+            hand_out: takes the words before anything changes: if that fails, earlier shares stay.
 
         Returns:
             One line of SLIP-39 words per share; they exist nowhere else.
@@ -156,6 +170,7 @@ class Keys:
         """
         self._demand_approval("keys.split", f"{needed} of {shares} shares")
         made = self._keep.opened.ring.keyholder.split(threshold=needed, total=shares)
+        hand_out(made.words)
         added = RootRecipient(kind=SHARES, text=made.recipient, note=f"{needed} of {shares} shares")
         self._keep.adopt(with_recipient(self._keep.opened, added))
         return made.words

@@ -16,6 +16,7 @@ from modelkeep.flows.keep import LogEpoch, OpenKeep, record
 from modelkeep.flows.ledger_find import entry_at, found, tailed
 from modelkeep.flows.ledger_read import LogAccess, healed_log, latest_checkpoint
 from modelkeep.flows.ledger_write import appended
+from modelkeep.flows.settings import ApprovalSettings
 from modelkeep.flows.values import Erasure, erased_value, is_erased, private_facts
 from modelkeep.ledger.checkpoint import Checkpoint, origin_in, verified_checkpoint, verifier_key
 from modelkeep.ledger.export import exported
@@ -33,11 +34,16 @@ EVERYTHING = Query()
 
 
 class Ledger:
-    """The ledger of an open keep."""
+    """The ledger of an open keep.
 
-    def __init__(self, keep: OpenKeep, folder: KeepFolder) -> None:
+    Args:
+        approvals: table `[approvals]` of the keep.
+    """
+
+    def __init__(self, keep: OpenKeep, folder: KeepFolder, approvals: ApprovalSettings) -> None:
         self._open = keep
         self._folder = folder
+        self._approvals = approvals
 
     @property
     def evidence(self) -> Evidence:
@@ -114,8 +120,9 @@ class Ledger:
         Raises:
             UsageError: `ledger.no_value` or `ledger.reason`.
             MissingError: `ledger.no_entry`.
+            RefusedError: `approval.needed`.
         """
-        return erased_value(self._open, index, reason=reason)
+        return erased_value(self._open, index, reason=reason, approvals=self._approvals)
 
     # -- verifying ----------------------------------------------------------------------------
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 
+from modelkeep.adapters.locks import held
 from modelkeep.core.artifact import CanaryTensor, Manifest, parsed_reference
 from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
 from modelkeep.core.record import Record, replaced, to_json
-from modelkeep.core.rows import ANY_TENANT, Alias
+from modelkeep.core.rows import Alias
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.drill.measure import Measure, assessed, measured
@@ -25,17 +27,25 @@ from modelkeep.drill.stopwatch import Lap, Stopwatch
 from modelkeep.flows.recover import (
     Survived,
 )
+from modelkeep.flows.tokens import probe_token
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE, Array
 from modelkeep.kernels.digest import digest_of
+from modelkeep.opening import RECOVERY
 from modelkeep.ports.keyholder import PASSPHRASE, Means
 from modelkeep.sdk.client import Client
 from modelkeep.sdk.keep import Keep
-from modelkeep.sdk.restoration import Plan, Restored, demand_free, restored_folder, source_of
+from modelkeep.sdk.restoration import (
+    Plan,
+    Restored,
+    demand_apart,
+    demand_free,
+    restored_folder,
+    source_of,
+)
 from modelkeep.sdk.service import Service
-from modelkeep.wiring import KeepFolder
+from modelkeep.wiring import LEDGER_WAIT_S, KeepFolder
 
 PROBE_S = 600
-ACTOR = "recovery"
 DRILL_CONTEXT = "drill"
 
 
@@ -87,10 +97,19 @@ def recovered(
         told: called after each step.
 
     Raises:
-        UsageError: `recover.exists`, when the target is a keep already.
+        UsageError: `recover.inside`, `recover.exists` or `recover.taken`, when the target is not
+            free; nothing in it is touched.
         IntegrityError: when the store is damaged beyond use, or lacks what was expected, or an
             answer is wrong.
+        UnavailableError: `lock.held`, when something still runs in the target.
     """
+    with ExitStack() as stack:
+        return _recovered(plan, told, stack)
+
+
+def _recovered(
+    plan: Plan, told: Callable[[Lap], None], stack: ExitStack
+) -> tuple[DrillResult, Service]:
     folder = KeepFolder(plan.target)
     clock = folder.world.clock
     watch = Stopwatch(clock)
@@ -101,23 +120,22 @@ def recovered(
         told(watch.laps()[-1])
         return at_s
 
-    demand_free(folder)
+    demand_free(plan, folder)
     restored = restored_folder(plan, folder, lap)
+    stack.enter_context(
+        held(folder.recovery_lock, wait_s=LEDGER_WAIT_S, what="another recovery runs here")
+    )
     if plan.successor is not None:
-        with Keep(plan.target, means=plan.means, actor=ACTOR) as keep:
+        with Keep(plan.target, means=plan.means, actor=RECOVERY) as keep:
             keep.keys.rotate(source=source_of(plan), passphrase=plan.successor.passphrase)
         plan = replace(plan, means=plan.successor)
         lap("root given to a new holder")
-    with Keep(plan.target, means=plan.means, actor=ACTOR) as keep:
+    with Keep(plan.target, means=plan.means, actor=RECOVERY) as keep:
         last_ns = _current_ns(keep, plan, restored.was, started_ns)
         if restored.lost:  # all since the first commit that did not come over is lost
             last_ns = min(last_ns, restored.lost_ns)
         moved = _moved_aliases(keep)
-        probe_id, key = keep.access.new_token(
-            "recovery-probe",
-            expires_ns=clock.now_ns() + PROBE_S * NS_PER_S,
-            tenant=ANY_TENANT,
-        )
+        probe_id, key = probe_token(keep.opened, expires_ns=clock.now_ns() + PROBE_S * NS_PER_S)
         manifests = {
             f"{each.name}:{each.version}": keep.manifest(f"{each.name}:{each.version}")
             for each in keep.models()
@@ -138,7 +156,7 @@ def recovered(
             plan, restored, measure, probes=probes, laps=watch.laps(), at=rfc3339(started_ns)
         )
         result = replaced(result, lost=(*restored.lost, *moved))
-        with Keep(plan.target, means=plan.means, actor=ACTOR) as keep:
+        with Keep(plan.target, means=plan.means, actor=RECOVERY) as keep:
             keep.access.revoke_token(probe_id)
             keep.record_drill(result_facts(result, keep.opened.keys.signer))
         folder.world.disk.unlink(folder.pending_file)
@@ -158,7 +176,8 @@ def drilled(
         means: shares or an escrow key, to rehearse that the key source is lost too.
 
     Raises:
-        UsageError: `drill.store`, when the keep has one store only.
+        UsageError: `drill.store`, when the keep has one store only; `recover.inside`, when one
+            lies in the folder that is thrown away.
     """
     if len(keep.config.stores) < 2:
         raise UsageError(
@@ -168,6 +187,8 @@ def drilled(
         )
     source = keep.folder.store_path(keep.config.stores[1]).resolve()
     target = keep.folder.path / "drill"
+    for store in keep.config.stores:
+        demand_apart(keep.folder.store_path(store), target)
     shutil.rmtree(target, ignore_errors=True)
     plan = Plan(
         target=target,

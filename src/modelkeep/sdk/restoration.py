@@ -1,25 +1,31 @@
 """The part of a recovery before any process: from a store to a keep's folder that can be opened.
 
-unlock -> verify the log -> copy, each object proven -> a new log begins -> modelkeep.toml, the last
+unlock -> verify the log -> mark the folder -> copy, each object proven -> a new log begins ->
+modelkeep.toml, the last. A marked folder is begun anew: what a keep keeps beside its stores is
+removed, by name, while nothing runs there. Whatever else lies in the folder is never touched.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from modelkeep.config import (
+    CONFIG_NAME,
     Config,
     StoreSettings,
     new_config_text,
     parsed_config,
+    quoted,
     with_source,
     without_state,
 )
-from modelkeep.core.errors import IntegrityError, UsageError
+from modelkeep.adapters.locks import held
+from modelkeep.core.errors import ConfigError, IntegrityError, UsageError
+from modelkeep.core.record import replaced
 from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.check import demand_object
 from modelkeep.flows.create import Unlocked, config_of, unlocked
@@ -34,6 +40,7 @@ from modelkeep.flows.recover import (
     put_epoch,
     survived,
 )
+from modelkeep.flows.settings import StateSettings
 from modelkeep.ledger.checkpoint import Checkpoint, verified_checkpoint
 from modelkeep.ledger.log import LogReader
 from modelkeep.ports.keyholder import PASSPHRASE, Means
@@ -42,6 +49,12 @@ from modelkeep.wiring import KeepFolder, folder_store, keyholder_of, write_file
 
 # What the mark of a recovery that is under way says.
 PENDING = b"recovery"
+# What a keep keeps beside its stores; nothing else is ever removed.
+OWN_FILES = (CONFIG_NAME, "ca.pem", "state.db", "state.db-wal", "state.db-shm")
+OWN_FOLDERS = ("journals", "ledger", "run")
+# How long a recovery waits for what ran in its folder before: it may still drain.
+LOCK_WAIT_S = 2.0
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp")  # `write_file` may leave such a one
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +84,49 @@ class Plan:
     entries: int = 0
 
 
-def demand_free(folder: KeepFolder) -> None:
-    """Check that the target is free; what a recovery that failed left there is begun anew.
+def demand_apart(source: Path, target: Path) -> None:
+    """Check that a store does not lie where the recovered keep's own files go.
 
     Raises:
-        UsageError: `recover.exists`, when the target is a keep.
+        UsageError: `recover.inside`.
     """
+    there, here = source.resolve(), target.resolve()
+    if here in (there, *there.parents) and here / "stores" not in there.parents:
+        raise UsageError(
+            "recover.inside",
+            f"the store {source} lies in {target}, where a keep's own files go",
+            hint="name another folder for the keep",
+        )
+
+
+def demand_free(plan: Plan, folder: KeepFolder) -> None:
+    """Check that the target holds nothing but what a recovery that failed left; change nothing.
+
+    Raises:
+        UsageError: `recover.inside`, `recover.exists` when the target is a keep, or
+            `recover.taken` when it holds anything else.
+    """
+    demand_apart(plan.source, folder.path)
     disk = folder.world.disk
-    is_ours = disk.size(folder.pending_file) is not None and disk.read(
-        folder.pending_file
-    ).startswith(PENDING)
-    if not is_ours:
-        if disk.size(folder.config_path) is not None:
-            raise UsageError(
-                "recover.exists",
-                f"{folder.path} is a keep already; it is not replaced",
-                hint="name another folder, or remove this one",
-            )
+    is_marked = disk.size(folder.pending_file) is not None
+    if is_marked and disk.read(folder.pending_file).startswith(PENDING):
         return
-    stores = folder.path / "stores"
-    for path, _ in disk.walk(folder.path):  # objects stay: they are proven again
-        if stores not in path.parents and path != folder.pending_file:
-            disk.unlink(path)
+    if disk.size(folder.config_path) is not None:
+        raise UsageError(
+            "recover.exists",
+            f"{folder.path} is a keep already; it is not replaced",
+            hint="name another folder, or remove this one",
+        )
+    stores, source = folder.path / "stores", plan.source.resolve()
+    is_among = stores.resolve() in source.parents
+    for path, _ in disk.walk(folder.path):
+        is_harmless = folder.run_folder in path.parents or _is_temporary(path)
+        if not is_harmless and not (is_among and stores in path.parents):
+            raise UsageError(
+                "recover.taken",
+                f"{folder.path} is not empty: it holds {path.relative_to(folder.path)}",
+                hint="name another folder, or a new one",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +146,10 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
     """The part before any process: unlock, verify, copy, begin a new log, write the folder.
 
     The configuration goes last: a run that was cut short is simply run again.
+
+    Raises:
+        UsageError: `recover.*`, when the target is not free or the configuration does not fit.
+        UnavailableError: `lock.held`, when something still runs in the target.
     """
     disk = folder.world.disk
     survivor = folder_store(plan.source, str(plan.source), disk)
@@ -130,16 +168,18 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
         now_ns=folder.world.clock.now_ns(),
     )
     lap("ledger verified")
-    disk.make_folder(folder.path)
-    write_file(disk, folder.pending_file, PENDING)
     after = parsed_config(text, what="the recovered configuration")
     main = folder_store(folder.store_path(after.stores[0]), after.stores[0].label, disk)
-    done = copied(survivor, main, verify=lambda name, raw: demand_object(opened, name, raw))
-    lap("objects copied")
-    had = backed(survivor, opened, (e for _, e in history(opened, [survivor], None, 0, [])))
-    _begin_log(plan, opened, (was, had), survivor, main)
-    write_file(disk, folder.ca_pem_path, opened.authority.certificate)
-    write_file(disk, folder.config_path, text)
+    disk.make_folder(folder.path)
+    with _alone(folder):
+        demand_free(plan, folder)  # it was when this began, and verifying can take hours
+        _begin_anew(folder)
+        done = copied(survivor, main, verify=lambda name, raw: demand_object(opened, name, raw))
+        lap("objects copied")
+        had = backed(survivor, opened, (e for _, e in history(opened, [survivor], None, 0, [])))
+        _begin_log(plan, opened, (was, had), survivor, main)
+        write_file(disk, folder.ca_pem_path, opened.authority.certificate)
+        write_file(disk, folder.config_path, text)
     return Restored(
         config=config,
         was=was,
@@ -149,6 +189,47 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
         lost=tuple(f"{name}:{version}" for name, version in had.lost),
         lost_ns=had.lost_ns,
     )
+
+
+@contextmanager
+def _alone(folder: KeepFolder) -> Iterator[None]:
+    """Nobody serves, changes or still writes what lies in the folder.
+
+    Raises:
+        UnavailableError: `lock.held`.
+    """
+    folder.run_folder_ready()
+    locks = {folder.serve_lock, folder.writer_lock}
+    for name in OWN_FOLDERS:
+        locks.update((folder.path / name).glob("*.lock"))
+    with ExitStack() as stack:
+        for lock in sorted(locks):
+            what = f"something still runs in {folder.path}"
+            stack.enter_context(held(lock, wait_s=LOCK_WAIT_S, what=what))
+        yield
+
+
+def _begin_anew(folder: KeepFolder) -> None:
+    """Mark the folder, and remove what an earlier recovery left: no more than our own names.
+
+    The configuration goes first, durably: what is half removed is no keep. Objects stay, they
+    are proven again; so do the locks that are held.
+    """
+    disk = folder.world.disk
+    write_file(disk, folder.pending_file, PENDING)
+    disk.unlink(folder.config_path)
+    disk.sync_folder(folder.path)
+    for path, _ in disk.walk(folder.path):
+        first, *rest = path.relative_to(folder.path).parts
+        is_own = first in OWN_FOLDERS if rest else first in OWN_FILES or _is_temporary(path)
+        if is_own and not (path.parent == folder.run_folder and path.suffix == ".lock"):
+            disk.unlink(path)
+
+
+def _is_temporary(path: Path) -> bool:
+    """Whether a cut write of one of our files left it."""
+    found = _TEMPORARY.fullmatch(path.name)
+    return found is not None and found[1] in ("pending", *OWN_FILES)
 
 
 def _begin_log(
@@ -179,17 +260,24 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
             port=0,
             source=source_of(plan),
         ).encode()
-    text = without_state(with_source(raw.decode(), source_of(plan)))
-    here = str(plan.source.resolve())
-    others = config.stores[1:]
-    if others and here not in [store.path for store in others]:
+    source, here = source_of(plan), plan.source.resolve()
+    text = without_state(with_source(raw.decode(), source))
+    stores, others = config.stores, config.stores[1:]
+    if others and here not in [(plan.target / store.path).resolve() for store in stores]:
         if len(others) != 1:
             raise UsageError(
                 "recover.store",
                 f"none of the keep's stores lies in {here}",
                 hint=f"mount it where it was: {', '.join(store.path for store in others)}",
             )
-        text = text.replace(f'"{others[0].path}"', f'"{here}"')
+        text = text.replace(quoted(others[0].path), quoted(str(here)))
+        stores = (stores[0], replaced(others[0], path=str(here)))
+    wanted = replaced(
+        config,
+        stores=stores,
+        keys=replaced(config.keys, source=source),
+        state=StateSettings(),
+    )
     if plan.port is not None:
         text = re.sub(r"(?m)^(\s*port\s*=\s*)[0-9_]+", rf"\g<1>{plan.port}", text)
         if parsed_config(text.encode(), what="the new port").serve.port != plan.port:
@@ -198,7 +286,27 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
                 "the stored modelkeep.toml sets no port that could be replaced",
                 hint="recover without --port, then edit [serve] in modelkeep.toml",
             )
+        wanted = replaced(wanted, serve=replaced(wanted.serve, port=plan.port))
+    _demand_config(text, wanted)
     return text.encode()
+
+
+def _demand_config(text: str, wanted: Config) -> None:
+    """Check that the changed text says what was meant, and nothing else.
+
+    Raises:
+        UsageError: `recover.config`.
+    """
+    try:
+        found = parsed_config(text.encode(), what="the recovered configuration")
+    except ConfigError:
+        found = None
+    if found != wanted:
+        raise UsageError(
+            "recover.config",
+            "the stored modelkeep.toml is written in a way that is not changed safely",
+            hint="mount the store where it was, and recover without --port",
+        )
 
 
 def _expected(raw: bytes | None, opened: Unlocked, public: bytes) -> Checkpoint | None:

@@ -44,6 +44,7 @@ def missing_in(
     """What the target lacks or holds in another size, in the order in which it must be written."""
     there = {stat.name: stat.size_bytes for stat in target}
     order = {kind: place for place, kind in enumerate(CONTENT_KINDS + VALUE_KINDS + MOVING_KINDS)}
+    order["format"] = -1  # it names nothing, and a store without it takes nothing else
     lacking = [
         stat
         for stat in source

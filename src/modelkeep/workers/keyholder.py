@@ -4,10 +4,11 @@ It serves one parent over an inherited socket: unlock a keyring, lock one, split
 `ports.keyholder`. For a service it also signs checkpoints, over a second socket: then the signing
 key is in no process that talks to anybody else. It signs a checkpoint only if it is of the log
 that it signed before and no smaller, and of one size it signs one root only. So a recorder that
-was taken over cannot make it sign a rollback or a fork of what it has signed.
+was taken over cannot take the key away, nor have it sign that less happened. A larger log with
+another past it can have signed: whoever saw an earlier checkpoint finds that.
 
-It ends when its parent's end of the socket closes. It has no network, no files but its key
-source's, an empty environment, no core dumps, and memory that is locked where the kernel allows it.
+It ends when its parent's end of the socket closes. It speaks to its key source and to nobody else,
+and has an empty environment, no core dumps, and memory that is locked where the kernel allows it.
 
 `python -m modelkeep.workers.keyholder --fd N [--sign-fd M]`
 """

@@ -51,7 +51,7 @@ from modelkeep.flows.alive import state_alive
 from modelkeep.flows.ledger import Sequencer
 from modelkeep.flows.ledger_read import Coverage, LogAccess, covered_positions
 from modelkeep.ledger.settings import LedgerSettings
-from modelkeep.wiring import folder_store, system_clock, system_entropy
+from modelkeep.wiring import keep_store, system_clock, system_entropy
 from modelkeep.workers.plan import RecorderPlan, read_fd, recorder_plan
 from modelkeep.workers.posting import Posting
 from modelkeep.workers.publishing import News, Publishers, say
@@ -66,7 +66,8 @@ LAST_POST_S_MAX = 1.0
 RETENTION_S = 60.0
 RESTORE_S = 1.0
 # Entries that may wait for a checkpoint before the loop leaves the processor to publishing, for
-# this long a round, and longer the more wait. What waits is in memory: 64 MiB hold three times this.
+# this long a round, and longer the more wait. What waits is in memory: 64 MiB hold three times
+# this.
 BACKLOG_MAX = 65_536
 BACKLOG_PAUSE_S = 0.01
 BACKLOG_PAUSE_S_MAX = 0.1
@@ -98,7 +99,7 @@ class Recorder:
         self._clock = system_clock()
         self._body_key = Secret(read_fd(plan.body_key_fd))
         self._signer = RemoteSigner(plan.sign_fd)
-        self._stores = tuple(folder_store(Path(each.path), each.label) for each in plan.stores)
+        self._stores = tuple(keep_store(Path(each.path), each.label) for each in plan.stores)
         self._wal = JournalFile(
             RealDisk(),
             Path(plan.wal_folder),

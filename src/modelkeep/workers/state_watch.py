@@ -78,9 +78,8 @@ class StateWatch:
         """Let nobody in while State is silent; a task for as long as the gateway runs."""
         while True:
             await asyncio.sleep(self._every_s)
-            if not self._is_fresh() and not self._is_blind:
-                self._is_blind = True
-                self._changed(NOBODY)
+            if not self._is_fresh():
+                self._let_nobody_in()
 
     def _read_on(self) -> None:
         while True:
@@ -124,7 +123,14 @@ class StateWatch:
         if found is not None and self._is_fresh():
             self._is_blind = False
             self._changed(found)
+        elif found is not None:  # too late to be used, and the only ones: the next look reads all
+            self._let_nobody_in()
         self._first.set()
+
+    def _let_nobody_in(self) -> None:
+        if not self._is_blind:
+            self._is_blind = True
+            self._changed(NOBODY)
 
     def _is_fresh(self) -> bool:
         """An answer counts from when it was asked for: one that took long may be old."""

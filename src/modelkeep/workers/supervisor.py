@@ -33,7 +33,7 @@ from modelkeep.adapters.locks import PREDECESSOR_WAIT_S, held
 from modelkeep.adapters.memory_file import MemoryFile
 from modelkeep.adapters.recorder_client import RecorderClient
 from modelkeep.core.entry import Entry, Fact
-from modelkeep.core.errors import KeepError, UnavailableError
+from modelkeep.core.errors import KeepError, UnavailableError, UsageError
 from modelkeep.core.limits import PASSPHRASE_BYTES_MAX
 from modelkeep.core.record import to_json
 from modelkeep.crypto.secret import Secret
@@ -136,7 +136,9 @@ def _means(source: str, passphrase_fd: int) -> Means:
     if passphrase_fd < 0:
         return Means(source=source)
     with os.fdopen(passphrase_fd, "rb") as stream:
-        passphrase = Secret(stream.read(PASSPHRASE_BYTES_MAX).rstrip(b"\r\n"))
+        passphrase = Secret(stream.read(PASSPHRASE_BYTES_MAX + 2).rstrip(b"\r\n"))
+    if len(passphrase) > PASSPHRASE_BYTES_MAX:
+        raise UsageError("passphrase.length", "the passphrase is too long")
     return Means(source=source, passphrase=passphrase)
 
 

@@ -8,7 +8,7 @@ from modelkeep.ports.store import ObjectStat
 from modelkeep.testing.memory import MemoryStore
 from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, copy_objects, kind_of, missing_in
 
-KINDS = (*CONTENT_KINDS, *MOVING_KINDS)
+KINDS = ("format", *CONTENT_KINDS, *(each for each in MOVING_KINDS if each != "format"))
 names = st.builds(
     "{}/{:02d}".format, st.sampled_from((*KINDS, "ledger", "notes")), st.integers(0, 9)
 )

@@ -6,6 +6,7 @@ import threading
 import time
 
 from modelkeep.core.errors import UnavailableError
+from modelkeep.core.record import replaced
 from modelkeep.core.rows import Token
 from modelkeep.workers.state_watch import NOBODY, StateWatch
 
@@ -101,6 +102,22 @@ def test_a_state_that_hangs_stops_neither_the_gateway_nor_the_guard(monkeypatch)
             fake.hangs.set()
             await until(lambda: len(seen) > count)
             assert len(seen[-1].keyring) == 1
+
+    asyncio.run(scene())
+
+
+def test_a_revocation_survives_a_gateway_that_stalls(monkeypatch):
+    """Rows that come too late are not used, and must not be taken for read either."""
+
+    async def scene():
+        fake = Fake()
+        fake.tokens = (TOKEN, replaced(TOKEN, token_id="1" * 16))
+        async with watching(fake, monkeypatch) as seen:
+            assert len(seen[-1].keyring) == 2
+            fake.tokens, fake.number = (TOKEN,), 2
+            time.sleep(0.3)  # noqa: ASYNC251 - the event loop stalls, the reading thread does not
+            await until(lambda: len(seen[-1].keyring) == 1)
+            assert all(len(each.keyring) < 2 for each in seen[1:])
 
     asyncio.run(scene())
 

@@ -18,6 +18,13 @@ def _ledger_verify(parser: argparse.ArgumentParser) -> None:
         "--expect", type=Path, metavar="FILE", help="a checkpoint that must be in the history"
     )
     parser.add_argument("--repair", action="store_true", help="replace damage from another store")
+    parser.add_argument(
+        "--new-witness",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="this store of [[ledger.witness.stores]] is new: put a checkpoint there",
+    )
 
 
 def _tail(parser: argparse.ArgumentParser) -> None:
