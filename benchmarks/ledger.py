@@ -69,6 +69,8 @@ BATCH = 1024
 PACED_PER_S = 10_000
 PACED_BATCH = 25
 LOAD_MAX = 1.0
+# How long after the producers the last record may come under a checkpoint.
+PUBLISHED_S_MAX = 120.0
 FACTS: dict[str, Any] = {
     "model": "fraud", "version": 3, "principal": "alice", "status": 200, "latency_us": 1234,
 }  # fmt: skip
@@ -325,6 +327,7 @@ def served(folder: Path, *, seconds: float, per_s: int, stores: int = 1) -> Run:
         acknowledged_s = time.perf_counter() - started
         records = sum(sum(count for _, _, count in each[1]) for each in told)
         while published(folder, stores) < records:
+            assert time.perf_counter() - started < seconds + PUBLISHED_S_MAX, "nothing is published"
             time.sleep(0.05)
         spent_s = time.perf_counter() - started
         cpu_us = (cpu_s(process.pid) - before) * 1e6

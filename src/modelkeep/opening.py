@@ -40,7 +40,6 @@ from modelkeep.wiring import (
     witness_stores_of,
 )
 
-
 # Who opens a keep on behalf of a recovery: it, and the service that it starts.
 RECOVERY = "recovery"
 RECOVERY_ACTORS = (RECOVERY, "supervisor")

@@ -165,11 +165,11 @@ def folder_store(path: Path, label: str, disk: Disk | None = None) -> Store:
     return FolderStore(path, label, disk)
 
 
-def keep_store(path: Path, label: str, disk: Disk | None = None) -> Store:
+def keep_store(path: Path, label: str, disk: Disk | None = None, *, keep_id: str) -> Store:
     """A store of a keep in a folder: nothing is written where it is not mounted."""
     from modelkeep.adapters.store_folder import FolderStore  # noqa: PLC0415
 
-    return FolderStore(path, label, disk, is_guarded=True)
+    return FolderStore(path, label, disk, keep_id=keep_id)
 
 
 def is_served(folder: KeepFolder) -> bool:
@@ -182,7 +182,10 @@ def is_served(folder: KeepFolder) -> bool:
 def stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:
     """All stores of a keep, the authoritative one first."""
     disk = folder.world.disk
-    return tuple(keep_store(folder.store_path(each), each.label, disk) for each in config.stores)
+    return tuple(
+        keep_store(folder.store_path(each), each.label, disk, keep_id=config.keep_id)
+        for each in config.stores
+    )
 
 
 def witness_stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:

@@ -1,5 +1,8 @@
 """`modelkeep approvals`: what one person alone may not do."""
 
+import os
+import pwd
+
 import pytest
 
 
@@ -24,6 +27,14 @@ def test_a_second_person_agrees_and_the_verb_goes_on_once(guarded):
     guarded.run(*words)
     assert [each["status"] for each in guarded.json("approvals", "list")] == ["used"]
     assert guarded.refusal(*give, wanted=3) == "approval.closed"
+
+
+def test_who_asks_is_the_user_that_runs_it_whatever_the_environment_says(guarded, monkeypatch):
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "mallory")
+    guarded.run("principals", "new", "bob", "--role", "approver", wanted=3)
+    (row,) = guarded.json("approvals", "list")
+    assert row["requested_by"] == f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
 
 
 def test_a_no_is_a_no(guarded):

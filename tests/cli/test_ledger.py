@@ -141,3 +141,9 @@ def test_an_unknown_receipt_is_missing(kept):
 def test_the_log_of_an_untouched_keep_is_whole(tmp_path):
     desk = Desk.made(tmp_path)
     assert all(each["is_whole"] for each in desk.json("ledger", "verify"))
+
+
+def test_the_keys_of_all_logs_are_said(desk):
+    (key,) = desk.json("ledger", "key")["verifier_keys"]
+    assert key == desk.json("ledger", "checkpoint")["verifier_key"]
+    assert desk.run("ledger", "key").out == key + "\n"

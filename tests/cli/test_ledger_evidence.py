@@ -208,3 +208,22 @@ def test_a_keep_that_was_rolled_back_as_a_whole_does_not_open_once_a_store_elsew
     assert {p: raw for p, raw in desk.files().items() if "/ledger/" in str(p)} == {
         p: raw for p, raw in before.items() if "/ledger/" in str(p)
     }  # nothing new was signed
+
+
+def test_a_witness_that_is_added_to_an_old_log_is_written_to_once_it_is_announced(
+    desk, tmp_path, monkeypatch
+):
+    """Else the mount point of one that is away would become a witness that knows nothing."""
+    monkeypatch.setattr("modelkeep.flows.witnessed.NEW_LOG_ENTRIES", 1)
+    abroad = tmp_path / "abroad"
+    settings = f'\n[[ledger.witness.stores]]\nlabel = "abroad"\npath = "{abroad}"\n'
+    desk.config.write_text(desk.config.read_text() + settings)
+    said = desk.run("ledger", "append", "note.a").err
+    assert "the witness abroad holds nothing of this log" in said
+    assert "witness.empty" in said
+    assert not abroad.exists()
+    words = ("ledger", "verify", "--new-witness")
+    assert "witness.unlisted" in desk.run(*words, "another", wanted=2).err
+    assert "witness abroad: agrees" in desk.run(*words, "abroad").out
+    assert "witness abroad" not in desk.run("ledger", "append", "note.b").err
+    assert len(list(abroad.rglob("0*"))) > 1

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 
 import numpy as np
@@ -189,6 +190,36 @@ def test_two_disasters_in_a_row_are_two_recoveries(lost, tmp_path):
         assert result["measure"]["freshness"] == "proven"
         lost.run("backup")
         lost.destroy()
+
+
+@pytest.mark.slow
+def test_a_busy_port_costs_a_run_and_a_keep_that_was_used_since_is_a_keep(lost):
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        recover(lost, "--port", port, wanted=6)
+        (lost.keep / "photos").write_text("mine")
+        recover(lost, "--port", port, wanted=6)
+    assert (lost.keep / "pending").exists()
+    assert len(lost.json("models")) == 2
+    before = lost.files()
+    assert recover(lost, "--json", wanted=2).error["code"] == "recover.exists"
+    assert lost.files() == before
+    assert not (lost.keep / "pending").exists()
+    assert (lost.keep / "photos").read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_store_in_the_target_survives_every_recovery_into_it(one, tmp_path):
+    one.run("backup")
+    one.destroy()
+    usb = tmp_path / "usb"
+    shutil.move(one.offsite, usb / "store")
+    (usb / "photos").write_text("mine")
+    before = {path: path.read_bytes() for path in usb.rglob("*") if path.is_file()}
+    words = ("recover", usb, "--from", usb / "store", "--passphrase-file", one.passphrase_file)
+    for _ in range(2):
+        assert modelkeep(*words, "--json", wanted=2).error["code"] == "recover.inside"
+    assert {path: path.read_bytes() for path in usb.rglob("*") if path.is_file()} == before
 
 
 # ---- refusals ------------------------------------------------------------------------------------

@@ -1,7 +1,16 @@
 """`modelkeep state rebuild`: what is true now is what the ledger says; nothing else is touched."""
 
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
 import pytest
-from command import modelkeep
+from command import PASSPHRASE, modelkeep, wait_until
+
+from modelkeep.adapters.locks import held
+from modelkeep.core.errors import UnavailableError
+from modelkeep.sdk.keep import means_of
+from modelkeep.wiring import KeepFolder, removed_state
 
 
 @pytest.fixture
@@ -46,4 +55,30 @@ def test_a_wrong_passphrase_leaves_state_as_it_is(kept, tmp_path):
     before = (kept.keep / "state.db").read_bytes()
     words = ("--keep", kept.keep, "--passphrase-file", tmp_path / "wrong")
     modelkeep(*words, "state", "rebuild", wanted=3)
+    assert (kept.keep / "state.db").read_bytes() == before
+
+
+def opened_times(path):
+    """How many descriptors of this process are of a file."""
+    return sum(link.resolve() == path.resolve() for link in Path("/proc/self/fd").iterdir())
+
+
+def test_a_service_that_starts_while_the_rebuild_waits_keeps_its_state(kept):
+    folder, codes = KeepFolder(kept.keep), []
+    folder.run_folder_ready()
+    before = (kept.keep / "state.db").read_bytes()
+
+    def rebuild():
+        with pytest.raises(UnavailableError) as refused:
+            removed_state(folder, means_of(PASSPHRASE))
+        codes.append(refused.value.code)
+
+    thread = threading.Thread(target=rebuild)
+    with ExitStack() as service:
+        with held(folder.writer_lock, wait_s=0.0, what="this test"):
+            thread.start()
+            wait_until(lambda: opened_times(folder.writer_lock) == 2)  # it waits for the lock
+            service.enter_context(held(folder.serve_lock, wait_s=0.0, what="a service"))
+        thread.join()
+    assert codes == ["state.served"]
     assert (kept.keep / "state.db").read_bytes() == before

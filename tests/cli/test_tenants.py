@@ -15,4 +15,4 @@ def test_a_tenant_has_a_domain_and_principals(desk):
 def test_a_domain_is_not_shared(desk):
     desk.run("tenants", "new", "acme", "--domain", "keys")
     words = ("tenants", "new", "zeta", "--domain", "keys")
-    assert desk.refusal(*words, wanted=2) == "tenant.domain"
+    assert desk.refusal(*words, wanted=3) == "tenant.domain"

@@ -1,7 +1,6 @@
 """State in PostgreSQL, on a real server: the contract of its port, and what befalls a server."""
 
 import contextlib
-import os
 import uuid
 
 import psycopg

@@ -214,3 +214,19 @@ def test_a_store_in_a_file_is_unavailable(tmp_path):
     store = FolderStore(tmp_path / "file", "main")
     with pytest.raises(UnavailableError):
         store.put("object", b"bytes")
+
+
+def test_a_store_of_a_keep_takes_nothing_where_it_is_not_mounted_or_is_another_keeps(tmp_path):
+    store = FolderStore(tmp_path, "main", keep_id="0123456789abcdef")
+    with pytest.raises(UnavailableError) as refused:
+        store.put("pack/ab/object", b"bytes")
+    assert refused.value.code == "store.empty"
+    assert list(tmp_path.iterdir()) == []
+    store.put("format/000000000000", b'{"number":0,"keep_id":"fedcba9876543210"}\n')
+    with pytest.raises(UnavailableError) as refused:
+        store.put_new([("pack/ab/object", b"bytes")])
+    assert refused.value.code == "store.foreign"
+    store.delete("format/000000000000")
+    store.put("format/000000000000", b'{"number":0,"keep_id":"0123456789abcdef"}\n')
+    store.put("pack/ab/object", b"bytes")
+    assert store.get("pack/ab/object") == b"bytes"

@@ -1,15 +1,19 @@
 """Who may do what: bounded by roles, apart by tenants, with the approval of others if so set."""
 
 import pytest
-from scenes import Scene
+from scenes import PASSPHRASE, Scene
 
 from modelkeep.core.errors import KeepError, RefusedError
 from modelkeep.core.instant import NS_PER_S
-from modelkeep.core.rows import Approval, RegisteredPrincipal, Token
+from modelkeep.core.rows import ANY_TENANT, Approval, RegisteredPrincipal, Token
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.approvals import demand_approval, status_of
 from modelkeep.flows.settings import APPROVABLE_VERBS, ApprovalSettings
+from modelkeep.flows.tokens import probe_token
+from modelkeep.ports.keyholder import Means
 from modelkeep.sdk.access import Access
+from modelkeep.sdk.keep import Keep
+from modelkeep.testing.power import Fuse
 
 TWO = ApprovalSettings(needed=2, verbs=("keys.destroy",))
 ALL = ApprovalSettings(needed=1, verbs=APPROVABLE_VERBS)
@@ -88,6 +92,27 @@ def test_a_domain_belongs_to_one_tenant(access):
     assert code(access.new_tenant, "zeta", domain="default") == "tenant.domain"
     assert code(access.new_tenant, "default", domain="zeta") == "tenant.domain"
     assert [each.name for each in access.tenants()] == ["acme", "default"]
+
+
+def test_a_new_tenant_takes_no_domain_that_was_made_for_another(keep, access):
+    keep.keys.new("acme-keys", "acme", tenant="acme")
+    keep.keys.new("ours")
+    assert code(access.new_tenant, "zeta", domain="acme-keys") == "tenant.domain"
+    assert code(access.new_tenant, "zeta", domain="ours") == "tenant.domain"
+    assert code(access.new_tenant, "ours") == "tenant.domain"
+    assert [each.name for each in access.tenants()] == ["default"]
+    assert access.new_tenant("acme", domain="acme-keys").domain == "acme-keys"
+    assert code(access.new_tenant, "zeta", domain="acme") == "tenant.domain"
+
+
+def test_a_key_is_of_a_tenant_that_was_made_and_never_of_all(keep, access):
+    for tenant in (ANY_TENANT, "acme", ""):
+        assert code(access.new_token, "eve", tenant=tenant) == "tenant.unknown"
+    access.new_tenant("acme")
+    access.new_token("eve", tenant="acme")
+    assert [each.tenant for each in keep.opened.state.rows(Token)] == ["acme"]
+    probe_token(keep.opened, expires_ns=1)
+    assert ANY_TENANT in [each.tenant for each in keep.opened.state.rows(Token)]
 
 
 def test_a_built_in_role_stays_and_a_held_one_is_not_removed(access):
@@ -288,6 +313,40 @@ def test_nobody_makes_a_second_approver_alone(keep):
     access.new_token("kim")
     approvers = [each.name for each in keep.opened.state.rows(RegisteredPrincipal)]
     assert approvers == ["ann", "eve", "kim", "old"]
+
+
+def test_a_root_goes_to_a_new_holder_and_a_value_away_only_with_others(tmp_path):
+    """But `keys join` asks for nothing: the shares are the others."""
+    scene = Scene(tmp_path)
+    with scene.create() as keep:
+        index = keep.ledger.append("note.audit", {}, private={"subject": "s"})
+        words = keep.keys.split(needed=2, shares=2)
+    path = scene.keep_path / "modelkeep.toml"
+    table = b'\n[approvals]\nneeded = 1\nverbs = ["keys.rotate", "ledger.erase"]\n'
+    scene.disk.rewrite(path, scene.disk.read(path) + table)
+    with scene.open() as keep:
+        before = keep.opened.ring.number
+        assert code(keep.keys.rotate) == "approval.needed"
+        assert code(keep.ledger.erase, 0, reason="r") == "ledger.no_value"
+        assert code(keep.ledger.erase, index, reason="r") == "approval.needed"
+        assert keep.opened.ring.number == before
+        assert keep.ledger.private_facts(keep.ledger.entry(index)) == {"subject": "s"}
+        asked = [(row.verb, row.subject) for row, _ in keep.access.approvals()]
+        assert asked == [("keys.rotate", "passphrase"), ("ledger.erase", f"entry {index}")]
+        keep.access.new_principal("ann", roles=("approver",))
+        ann = keep.access.new_token("ann")[1]
+        for row, _ in keep.access.approvals():
+            keep.access.give_approval(row.approval_id, ann)
+        assert code(keep.ledger.erase, index, reason="another") == "approval.needed"
+        keep.ledger.erase(index, reason="r")
+        keep.ledger.erase(index, reason="r")
+    with Keep(scene.keep_path, means=Means(words=words), world=scene.world(Fuse())) as keep:
+        keep.keys.rotate(passphrase=PASSPHRASE)
+        assert keep.opened.ring.number > before
+        rotations = [status for row, status in keep.access.approvals() if row.verb == "keys.rotate"]
+        assert rotations == ["open"]
+        keep.keys.rotate()
+        assert code(keep.keys.rotate) == "approval.needed"
 
 
 def test_a_verb_that_nobody_could_configure_is_our_mistake(keep):

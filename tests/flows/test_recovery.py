@@ -202,3 +202,17 @@ def test_a_keep_that_was_recovered_elsewhere_is_not_written_any_more(scene):
     with pytest.raises(RefusedError) as refusal:
         scene.open()
     assert refusal.value.code == "keep.superseded"
+
+
+def test_an_index_after_a_recovery_is_the_one_that_every_verb_means(scene):
+    destroyed(scene)
+    recovered(scene)
+    with scene.open() as keep:
+        first = keep.ledger.append("note.audit", {"n": 1}, private={"who": "A. Smith"})
+        second = keep.ledger.append("note.audit", {"n": 2}, private={"who": "B. Jones"})
+        assert keep.ledger.entry(second).facts["n"] == 2
+        keep.ledger.erase(second, reason="asked for")
+        found = dict(keep.ledger.entries(first))
+        assert found[first].facts["n"] == 1
+        assert keep.ledger.private_facts(found[first]) == {"who": "A. Smith"}
+        assert keep.ledger.private_facts(found[second]) is None

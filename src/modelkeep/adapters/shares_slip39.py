@@ -19,7 +19,7 @@ def split_words(key: Secret, *, threshold: int, total: int) -> tuple[str, ...]:
     Raises:
         UsageError: `keys.split` or `extra.missing`.
     """
-    if not 1 <= threshold <= total <= SHARES_MAX or (threshold == 1 < total):
+    if not 2 <= threshold <= total <= SHARES_MAX:
         raise UsageError(
             "keys.split",
             f"{threshold} of {total} shares cannot be made",

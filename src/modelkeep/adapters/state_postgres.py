@@ -9,7 +9,8 @@ What is promised by whom:
  3. Every statement and every wait for a lock has a bound; so has connecting.
 
 The password comes from a file or a program and never stands in the address; neither `PGPASSWORD`
-nor a password file of libpq's (`PGPASSFILE`, `~/.pgpass`) is looked at. TLS is libpq's: `?sslmode=verify-full&sslrootcert=/…` in the address.
+nor a password file of libpq's (`PGPASSFILE`, `~/.pgpass`) is looked at. TLS is libpq's:
+`?sslmode=verify-full&sslrootcert=/…` in the address.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from modelkeep.ports.store import ObjectStat
 
 _TEMPORARY = ".tmp"
 _FIRST = "format/"
+_FORMAT_BYTES_READ = 4096
 
 
 class FolderStore:
@@ -28,17 +29,19 @@ class FolderStore:
     the next one, so that the file system makes them durable together.
 
     Args:
-        is_guarded: write nothing but `format/` where no `format/` object is: the folder is empty
-            because what should be mounted there is not.
+        keep_id: write nothing but `format/` where no format object of this keep is: the folder is
+            empty because what should be mounted there is not, or it is another keep's. Empty for a
+            store of no keep in particular.
     """
 
     def __init__(
-        self, path: Path, label: str, disk: Disk | None = None, *, is_guarded: bool = False
+        self, path: Path, label: str, disk: Disk | None = None, *, keep_id: str = ""
     ) -> None:
         self.path = path
         self.label = label
         self._disk = disk or RealDisk()
-        self._is_guarded = is_guarded
+        self._keep_id = keep_id
+        self._is_ours = False
 
     def put(self, name: str, raw: bytes | memoryview) -> None:
         self._demand_there(name)
@@ -46,7 +49,7 @@ class FolderStore:
         try:
             if self._disk.size(target) is None:
                 self._create(target, raw)
-            elif self._disk.read(target) != raw:
+            elif self._disk.read(target, 0, len(raw) + 1) != raw:
                 raise IntegrityError(
                     "store.exists",
                     f"{self.label}: {name} exists with other bytes",
@@ -144,11 +147,12 @@ class FolderStore:
         """Refuse to write into the place of a store that is not there.
 
         Raises:
-            UnavailableError: `store.empty`.
+            UnavailableError: `store.empty` or `store.foreign`.
         """
-        if not self._is_guarded or name.startswith(_FIRST):
+        if not self._keep_id or name.startswith(_FIRST):
             return
-        if self._disk.size(self.path / series_name("format", 0)) is None:
+        form = self.path / series_name("format", 0)
+        if self._disk.size(form) is None:
             raise UnavailableError(
                 "store.empty",
                 f"{self.label} holds no keep: {self.path} has no format object",
@@ -156,6 +160,16 @@ class FolderStore:
                 f"`modelkeep backup --new {self.label}`",
                 store=self.label,
             )
+        if not self._is_ours:
+            told = self._disk.read(form, 0, _FORMAT_BYTES_READ)
+            if f'"keep_id":"{self._keep_id}"'.encode() not in told:
+                raise UnavailableError(
+                    "store.foreign",
+                    f"{self.label}: {self.path} is not a store of this keep",
+                    hint="correct its path in modelkeep.toml, or `modelkeep check --repair`",
+                    store=self.label,
+                )
+            self._is_ours = True
 
     def _create(self, target: Path, raw: bytes | memoryview) -> None:
         holding = self.path / _TEMPORARY
@@ -167,7 +181,7 @@ class FolderStore:
             self._disk.sync(temporary)
             self._disk.link(temporary, target)
         except FileExistsError:
-            if self._disk.read(target) != raw:
+            if self._disk.read(target, 0, len(raw) + 1) != raw:
                 raise IntegrityError(
                     "store.exists", f"{self.label}: {target.name} exists with other bytes"
                 ) from None

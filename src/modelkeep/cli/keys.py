@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from modelkeep.cli.opened import actor, keep_path, opened, warned
 from modelkeep.cli.output import print_json, print_table, progress, safe_text, said, size_text
 from modelkeep.cli.secrets import new_passphrase
-from modelkeep.core.errors import MissingError, RefusedError, UsageError
+from modelkeep.core.errors import MissingError, RefusedError, UnavailableError, UsageError
 from modelkeep.core.record import as_plain
 
 if TYPE_CHECKING:
@@ -112,13 +112,14 @@ def destroy(options: argparse.Namespace) -> int:
             _demand_word(options.domain)
         done = keep.keys.destroy(options.domain)
     facts = {**as_plain(report), "removed": done.removed, "away": list(done.away)}
-    text = f"destroyed: {options.domain}; {done.removed} objects removed from all stores"
+    text = f"destroyed: {options.domain}; {done.removed} objects removed"
     if done.away:
         text += (
             f"\nstill holding the key, because they are away: {', '.join(done.away)}; "
             "they lose it when the keep is next opened with them"
         )
-    return said(facts, text, as_json=options.json)
+    said(facts, text, as_json=options.json)
+    return UnavailableError.exit_status if done.away else 0
 
 
 def split(options: argparse.Namespace) -> int:
@@ -142,9 +143,15 @@ def split(options: argparse.Namespace) -> int:
     facts: dict[str, object] = {"needed": options.needed, "shares": options.shares}
     if options.to is not None:
         facts["files"] = [str(path) for path in files]
-        text = f"{options.needed} of {len(files)} shares written to {options.to}"
+        text = (
+            f"{options.needed} of {len(files)} shares written to {options.to}; "
+            "shares that were made before open nothing any more"
+        )
         return said(facts, text, as_json=options.json)
-    text = f"Any {options.needed} of them open this keep. They are shown once: hand them out now."
+    text = (
+        f"Any {options.needed} of them open this keep. They are shown once: hand them out now. "
+        "Shares that were made before open nothing any more."
+    )
     return said({**facts, "words": list(words)}, text, as_json=options.json)
 
 

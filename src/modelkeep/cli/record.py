@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, safe_text
+from modelkeep.cli.output import print_json, safe_text, said
 from modelkeep.core.entry import Entry, Fact
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError, UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
@@ -272,3 +272,10 @@ def _print_witnesses(others: WitnessReport) -> None:
         print(
             f"tampering with the first {others.size} entries{until} is found; with later ones, not"
         )
+
+
+def keys(options: argparse.Namespace) -> int:
+    """Print the verifier keys of the keep's logs, one on a line, the newest last."""
+    with opened(options) as keep:
+        found = keep.ledger.verifier_keys()
+    return said({"verifier_keys": found}, "\n".join(found), as_json=options.json)

@@ -165,12 +165,17 @@ def record(keep: OpenKeep, kind: str, facts: dict[str, Fact]) -> int:
     """Record one entry, durably, then bring State up to it.
 
     Returns:
-        The entry's index.
+        The entry's index, over all logs.
     """
     entry = Entry(kind=kind, at_ns=keep.clock.now_ns(), actor=keep.actor, facts=facts)
-    index = keep.recorder.record([entry])
+    return recorded(keep, [entry])
+
+
+def recorded(keep: OpenKeep, entries: Sequence[Entry]) -> int:
+    """Record entries, durably, bring State up to them; the first one's index, over all logs."""
+    first = keep.epochs[-1].base + keep.recorder.record(entries)  # a recorder knows its own log
     replay(keep)
-    return index
+    return first
 
 
 def record_damages(keep: OpenKeep, damages: Sequence[Damage]) -> None:

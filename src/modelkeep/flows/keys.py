@@ -105,6 +105,7 @@ class Shredded:
 def key_facts(keep: OpenKeep) -> KeyFacts:
     """Who holds the root, and which domains there are."""
     rows = {row.name: row for row in keep.state.rows(Domain)}
+    owners = {row.domain: row.name for row in keep.state.rows(Tenant)}
     snapshot = keep.reader().snapshot(current_head(keep).snapshot)
     names = sorted({*rows, *keep.domains.names()})
     return KeyFacts(
@@ -116,7 +117,7 @@ def key_facts(keep: OpenKeep) -> KeyFacts:
         domains=tuple(
             DomainFacts(
                 name=name,
-                tenant=rows[name].tenant if name in rows else DEFAULT_TENANT,
+                tenant=owners.get(name, rows[name].tenant if name in rows else DEFAULT_TENANT),
                 status=str(rows[name].status if name in rows else DomainStatus.LIVE),
                 key_ids=tuple(each.key_id for each in keep.domains.all_of(name)),
                 models=_models_in(snapshot, name),
@@ -133,6 +134,12 @@ def with_new_domains(keep: OpenKeep, names: Sequence[str], *, tenant: str) -> Op
         UsageError: `keys.domain_name`.
         RefusedError: `keys.destroyed_name`: a name is not used again.
     """
+    if tenant != DEFAULT_TENANT and tenant not in {row.name for row in keep.state.rows(Tenant)}:
+        raise MissingError(
+            "tenant.unknown",
+            f"there is no tenant {tenant[:80]!r}",
+            hint="`modelkeep tenants new` makes one",
+        )
     body, made = keep.ring.body, []
     for name in names:
         if not is_model_name(name):
@@ -187,20 +194,30 @@ def with_recipient(keep: OpenKeep, added: RootRecipient) -> OpenKeep:
 def without_recipients(keep: OpenKeep, kind: str, *, text: str = "") -> OpenKeep:
     """A new root that is not sealed to these recipients any more.
 
+    Args:
+        text: the beginning of the one that is meant; without it, all of the kind.
+
     Raises:
         MissingError: `keys.recipient`.
+        UsageError: `keys.which`, when several begin so.
     """
-    kept = tuple(
-        each
-        for each in _recipients(keep.ring)
-        if each.kind != kind or (text and not each.text.startswith(text))
+    start = text.rstrip("\u2026")  # as `keys list` shows it
+    gone = tuple(
+        each for each in _recipients(keep.ring) if each.kind == kind and each.text.startswith(start)
     )
-    if kept == _recipients(keep.ring):
+    if not gone:
         raise MissingError(
             "keys.recipient",
             f"the root is not sealed to any such {kind} recipient",
             hint="`modelkeep keys list` shows who holds the root",
         )
+    if text and len(gone) > 1:
+        raise UsageError(
+            "keys.which",
+            f"{len(gone)} recipients begin with {start[:40]}",
+            hint="give more of the one that is meant",
+        )
+    kept = tuple(each for each in _recipients(keep.ring) if each not in gone)
     return with_ring(
         keep, keep.ring.body, reason=f"revoke {kind}", holders=Holders(recipients=kept)
     )
@@ -226,16 +243,30 @@ def with_columns(keep: OpenKeep, name: str) -> None:
         MissingError: `keys.domain`.
     """
     keep.domains.named(name)
-    if not any(row.has_columns for row in _rows_of(keep, name)):
+    if not has_columns(keep, name):
         record(keep, "domain.columns", {"domain": name})
+
+
+def has_columns(keep: OpenKeep, name: str) -> bool:
+    """Whether a domain's keys were handed out for encrypted columns."""
+    return any(row.has_columns for row in _rows_of(keep, name))
 
 
 def doomed(keep: OpenKeep, name: str) -> Doomed:
     """What would die with a domain's key; nothing is changed.
 
     Raises:
-        MissingError: `keys.domain`.
+        MissingError: `keys.domain` or `keys.gone`.
+        UsageError: `keys.default`: the keep itself needs that one.
     """
+    if name == DEFAULT_DOMAIN:
+        raise UsageError(
+            "keys.default",
+            "the default domain cannot be destroyed on its own",
+            hint="to destroy a whole keep, destroy its key source and its stores",
+        )
+    if any(row.status is DomainStatus.DESTROYED for row in _rows_of(keep, name)):
+        raise MissingError("keys.gone", f"the domain {name} was destroyed already")
     keep.domains.named(name)
     snapshot = keep.reader().snapshot(current_head(keep).snapshot)
     models = {each.name for each in snapshot.artifacts if each.domain == name}
@@ -250,7 +281,7 @@ def doomed(keep: OpenKeep, name: str) -> Doomed:
         tenants=tuple(row.name for row in keep.state.rows(Tenant) if row.domain == name),
         objects=len(stats),
         size_bytes=sum(stat.size_bytes for stat in stats),
-        has_columns=any(row.has_columns for row in _rows_of(keep, name)),
+        has_columns=has_columns(keep, name),
     )
 
 
@@ -263,12 +294,6 @@ def destroyed(keep: OpenKeep, name: str) -> Shredded:
         MissingError: `keys.domain`.
         UsageError: `keys.default`: the keep itself needs that one.
     """
-    if name == DEFAULT_DOMAIN:
-        raise UsageError(
-            "keys.default",
-            "the default domain cannot be destroyed on its own",
-            hint="to destroy a whole keep, destroy its key source and its stores",
-        )
     report = doomed(keep, name)
     head = current_head(keep)
     before = keep.reader().snapshot(head.snapshot)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from modelkeep.core.entry import Entry, Fact
 from modelkeep.core.errors import UsageError
-from modelkeep.flows.keep import OpenKeep, replay
+from modelkeep.flows.keep import OpenKeep, recorded
 from modelkeep.flows.values import kept_value
 from modelkeep.ledger.entry import encoded_body
 from modelkeep.ledger.kinds import checked_own_kind
@@ -41,9 +41,7 @@ def appended(
         facts={**facts, **(kept_value(keep, private) if private else {})},
     )
     encoded_body(entry)  # what is too long is refused before anything is recorded
-    index = keep.recorder.record([entry])
-    replay(keep)
-    return index
+    return recorded(keep, [entry])
 
 
 def parsed_fact(text: str) -> tuple[str, Fact]:

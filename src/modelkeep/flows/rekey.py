@@ -23,7 +23,7 @@ from modelkeep.flows.commit import committed
 from modelkeep.flows.create import new_domain_key
 from modelkeep.flows.keep import OpenKeep, current_head, record, record_damages
 from modelkeep.flows.keyring import with_domain, without_domain
-from modelkeep.flows.keys import doomed, remove_unreadable, with_ring
+from modelkeep.flows.keys import has_columns, remove_unreadable, with_ring
 from modelkeep.flows.registry import proof_of
 from modelkeep.seal.trust import demand_file, file_of
 from modelkeep.vault.commit import Source, Writer, put_sealed, stored
@@ -74,7 +74,7 @@ def rekeyed(
             "keys.revoked", f"the domain {name} is revoked", hint="`modelkeep keys restore` first"
         )
     is_under_way = any(each.is_retiring for each in keep.domains.all_of(name))
-    if not (keep_old or is_under_way) and doomed(keep, name).has_columns:
+    if not (keep_old or is_under_way) and has_columns(keep, name):
         raise UsageError(
             "keys.columns",
             f"columns of a database are encrypted under {name}: they need both keys for a while",

@@ -21,8 +21,10 @@ from modelkeep.core.errors import (
 )
 from modelkeep.core.record import Record
 from modelkeep.crypto.hierarchy import KeepKeys
+from modelkeep.flows.approvals import demand_approval
 from modelkeep.flows.keep import OpenKeep, record
 from modelkeep.flows.ledger_find import entry_at, newest_first
+from modelkeep.flows.settings import ApprovalSettings
 from modelkeep.flows.store_format import StoreFormat
 from modelkeep.ledger.value import (
     ERASED_KIND,

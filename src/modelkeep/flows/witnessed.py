@@ -46,21 +46,6 @@ NEWEST = 8
 # A log of fewer entries is new: a store that witnesses need not hold anything of it yet.
 NEW_LOG_ENTRIES = 64
 
-_REFUSALS = {
-    "ledger.rollback": (
-        "ledger.rolled_back",
-        "recover from the newest store; what only a witness saw is lost",
-    ),
-    "ledger.fork": (
-        "ledger.forked",
-        "keep every store as evidence; `modelkeep ledger verify` says more",
-    ),
-    "ledger.unproven": (
-        "ledger.unproven",
-        "bring the store's tiles back; without the witness in modelkeep.toml nothing is proven",
-    ),
-}
-
 
 class Seen(Record, frozen=True):
     """What one witness has seen of one log, and whether our log still is that.
@@ -183,8 +168,27 @@ def demand_witnessed(
             warn(f"the witness {store.label} holds nothing of this log: is it mounted?")
         for finding in (ours.compared(each, store.label) for each in notes):
             if finding is not None and finding.severity is Severity.HIGH:
-                code, hint = _REFUSALS[finding.rule]
-                raise IntegrityError(code, finding.evidence, hint=hint)
+                raise _refusal(finding)
+
+
+def _refusal(finding: Finding) -> IntegrityError:
+    if finding.rule == "ledger.rollback":
+        return IntegrityError(
+            "ledger.rolled_back",
+            finding.evidence,
+            hint="recover from the newest store; what only a witness saw is lost",
+        )
+    if finding.rule == "ledger.fork":
+        return IntegrityError(
+            "ledger.forked",
+            finding.evidence,
+            hint="keep every store as evidence; `modelkeep ledger verify` says more",
+        )
+    return IntegrityError(
+        "ledger.unproven",
+        finding.evidence,
+        hint="bring back a store with all tiles; a keep opens unproven only without this witness",
+    )
 
 
 def witnessed(

@@ -98,7 +98,7 @@ def verified_proof(
         raise UsageError(
             "ledger.key_of_other",
             f"the proof is of the log {origin[:200]!r}, and no key given is that log's",
-            hint="ask the log's owner for `modelkeep ledger checkpoint --json`: verifier_key",
+            hint="ask the log's owner for `modelkeep ledger key`",
         )
     found: ProvenEntry | ProvenHistory
     if isinstance(proof, EntryProof):

@@ -64,13 +64,19 @@ class Keys:
         Args:
             source: its reference; empty for the one that modelkeep.toml names.
             passphrase: the new one, where the source is a passphrase.
+
+        Raises:
+            RefusedError: `approval.needed`; not where shares or an escrow key opened the keep,
+                which took others already.
         """
         secret = Secret(passphrase.encode()) if isinstance(passphrase, str) else passphrase
         if secret is not None and len(secret) == 0:
             raise UsageError("passphrase.length", "the new passphrase is empty")
         chosen = source or self._keep.config.keys.source
-        self._keep.adopt(rotated(self._keep.opened, source=chosen, passphrase=secret))
         means = self._keep.means
+        if not means.words and means.identity is None:
+            self._demand_approval("keys.rotate", chosen)
+        self._keep.adopt(rotated(self._keep.opened, source=chosen, passphrase=secret))
         self._keep.means = Means(
             source=chosen, passphrase=secret or means.passphrase, argon2=means.argon2
         )
@@ -95,7 +101,7 @@ class Keys:
         Raises:
             UnavailableError: `keys.rekey`; the same call goes on.
         """
-        self._demand_approval("keys.rekey", domain)
+        self._demand_approval("keys.rekey", domain, keep_old=keep_old)
         done = rekeyed(
             self._keep.opened,
             domain,

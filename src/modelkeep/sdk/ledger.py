@@ -160,6 +160,11 @@ class Ledger:
         access = self._access(self._open.store, self._open.epochs[-1])
         return verifier_key(access.origin, access.public)
 
+    def verifier_keys(self) -> tuple[str, ...]:
+        """The keys of every log of this keep, the newest last: a recovery begins a new one."""
+        accesses = [self._access(self._open.store, epoch) for epoch in self._open.epochs]
+        return tuple(verifier_key(access.origin, access.public) for access in accesses)
+
     def _access(self, store: Store, epoch: LogEpoch) -> LogAccess:
         return log_access(self._open, epoch, store)
 

@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelkeep.adapters.locks import held
 from modelkeep.config import (
     CONFIG_NAME,
     Config,
@@ -23,7 +24,6 @@ from modelkeep.config import (
     with_source,
     without_state,
 )
-from modelkeep.adapters.locks import held
 from modelkeep.core.errors import ConfigError, IntegrityError, UsageError
 from modelkeep.core.record import replaced
 from modelkeep.crypto.signatures import Signer

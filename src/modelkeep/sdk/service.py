@@ -53,7 +53,11 @@ class Service:
         if reading >= 0:
             os.close(reading)
         os.close(lifeline)
-        facts = self._first_line()
+        try:
+            facts = self._first_line()
+        except BaseException:  # Ctrl-C too: nothing that was started is left behind
+            self.stop()
+            raise
         self.url: str = facts["url"]
         self.models: tuple[str, ...] = tuple(facts["models"])
 

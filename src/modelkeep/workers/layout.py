@@ -98,6 +98,7 @@ class Layout:
                 for store in config.stores
             ),
             settings=config.ledger,
+            keep_id=keep.keep_id,
         )
         fds = (plan.listen_fd, self.lifeline_fd, plan.sign_fd, plan.body_key_fd)
         return Child(name="recorder", worker="recorder", plan=plan, fds=fds)

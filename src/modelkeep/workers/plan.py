@@ -103,6 +103,7 @@ class RecorderPlan(Record, frozen=True):
         wal_folder: the write-ahead journal of entries.
         journals_folder: one call journal per gateway, a folder each.
         stores: the first is authoritative; the others get every checkpoint within a second.
+        keep_id: whose stores they must be.
     """
 
     listen_fd: int
@@ -114,6 +115,7 @@ class RecorderPlan(Record, frozen=True):
     journals_folder: str
     stores: tuple[StorePlan, ...]
     settings: LedgerSettings
+    keep_id: str = ""
 
 
 def read_fd(fd: int) -> bytes:

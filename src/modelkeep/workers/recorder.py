@@ -99,7 +99,9 @@ class Recorder:
         self._clock = system_clock()
         self._body_key = Secret(read_fd(plan.body_key_fd))
         self._signer = RemoteSigner(plan.sign_fd)
-        self._stores = tuple(keep_store(Path(each.path), each.label) for each in plan.stores)
+        self._stores = tuple(
+            keep_store(Path(each.path), each.label, keep_id=plan.keep_id) for each in plan.stores
+        )
         self._wal = JournalFile(
             RealDisk(),
             Path(plan.wal_folder),

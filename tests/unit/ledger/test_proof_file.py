@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from modelkeep.core.call_record import CallRecord, encoded_record
 from modelkeep.core.entry import Entry
-from modelkeep.core.errors import IntegrityError, KeepError, UsageError
+from modelkeep.core.errors import IntegrityError, KeepError, RefusedError, UsageError
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.ledger.batch import batch_entry, prove_record
-from modelkeep.ledger.checkpoint import signed_checkpoint
-from modelkeep.ledger.cosignature import Witness, cosigned
+from modelkeep.ledger.checkpoint import signed_checkpoint, verifier_key
+from modelkeep.ledger.cosignature import Witness, combined, cosigned
 from modelkeep.ledger.entry import committed
 from modelkeep.ledger.proof import consistency_proof, inclusion_proof, proof_text
 from modelkeep.ledger.proof_file import (
@@ -32,6 +32,7 @@ from modelkeep.ledger.proof_file import (
     proven_origin,
 )
 from modelkeep.ledger.tree import leaf_hash, range_root_over
+from modelkeep.sdk.evidence import verified_proof
 
 ORIGIN = "example.org/keep/main"
 SIGNER = Signer(Secret(b"s" * 32))
@@ -113,6 +114,18 @@ def test_witnesses_count_only_where_they_are_known():
     assert proven(proof).cosignatures == ()
     (found,) = proven(proof, witnesses=[WITNESS]).cosignatures
     assert (found.witness, found.at_s) == (WITNESS, 77)
+
+
+def test_one_key_under_two_names_is_one_witness_of_a_proof():
+    """Names are free; the holder of one key must not be a quorum alone."""
+    named = [Witness(f"example.org/{name}", OTHER.public) for name in "ab"]
+    notes = [cosigned(checkpoint(9), name=each.name, signer=OTHER, at_s=77) for each in named]
+    raw = proof_bytes(proof_of(3, note=combined(notes)))
+    known = {"keys": [verifier_key(ORIGIN, SIGNER.public)]}
+    known["witnesses"] = [each.verifier_key for each in named]
+    assert len(verified_proof(raw, quorum=1, **known).cosignatures) == 2
+    with pytest.raises(RefusedError, match=r"ledger\.quorum"):
+        verified_proof(raw, quorum=2, **known)
 
 
 def test_growth_is_proven_from_its_file_alone():

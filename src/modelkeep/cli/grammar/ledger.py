@@ -205,6 +205,13 @@ VERBS: tuple[Verb, ...] = (
         _checkpoint,
     ),
     Verb(
+        "ledger key",
+        "Print the verifier key of each of the keep's logs: what proofs are checked with.",
+        "record:keys",
+        ("modelkeep ledger key",),
+        nothing,
+    ),
+    Verb(
         "ledger prove",
         "Prove that one call or entry was recorded, in a file that stands alone.",
         "evidence:prove",
