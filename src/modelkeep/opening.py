@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from itertools import count
 
 from modelkeep.config import Config
-from modelkeep.core.errors import IntegrityError, RefusedError, UnavailableError
+from modelkeep.core.errors import RefusedError, UnavailableError
 from modelkeep.crypto.signatures import Signer
 from modelkeep.flows.alive import state_alive
 from modelkeep.flows.create import Unlocked, unlocked
@@ -80,11 +80,6 @@ def open_keep(
             held(folder.writer_lock, wait_s=LOCK_WAIT_S, what="another command changes this keep")
         )
         opened = unlocked(stores, keyholder, keep_id=config.keep_id)
-        if opened.keep_id != config.keep_id:
-            raise IntegrityError(
-                "keep.identity",
-                f"modelkeep.toml is of keep {config.keep_id}, its stores are of {opened.keep_id}",
-            )
         _demand_own_log(folder, opened.epochs[-1])
         _end_recovery(folder, actor)
         recorder, journal = _recorder(folder, config, opened, stores=stores, stack=stack, warn=warn)

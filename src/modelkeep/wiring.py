@@ -303,12 +303,14 @@ def read_config(folder: KeepFolder) -> tuple[Config, bytes]:
     return parsed_config(raw, what=str(folder.config_path)), raw
 
 
-def open_journal(folder: Path, *, writable: bool, disk: Disk | None = None) -> Journal:
-    """A journal in a folder."""
+def open_journal(
+    folder: Path, *, writable: bool, disk: Disk | None = None, refused_by: Path | None = None
+) -> Journal:
+    """A journal in a folder; while the file `refused_by` is there, it takes nothing."""
     from modelkeep.adapters.disk import RealDisk  # noqa: PLC0415
     from modelkeep.adapters.journal_file import JournalFile  # noqa: PLC0415
 
-    return JournalFile(disk or RealDisk(), folder, writable=writable)
+    return JournalFile(disk or RealDisk(), folder, refused_by=refused_by, writable=writable)
 
 
 def open_runtime(model_fd: int, *, schema: Schema, threads: int) -> Runtime:

@@ -95,13 +95,14 @@ def test_a_domain_belongs_to_one_tenant(access):
 
 
 def test_a_new_tenant_takes_no_domain_that_was_made_for_another(keep, access):
+    assert code(lambda: keep.keys.new("acme", tenant="acme")) == "tenant.unknown"
+    access.new_tenant("acme", domain="acme-keys")
     keep.keys.new("acme-keys", "acme", tenant="acme")
     keep.keys.new("ours")
     assert code(access.new_tenant, "zeta", domain="acme-keys") == "tenant.domain"
     assert code(access.new_tenant, "zeta", domain="ours") == "tenant.domain"
     assert code(access.new_tenant, "ours") == "tenant.domain"
-    assert [each.name for each in access.tenants()] == ["default"]
-    assert access.new_tenant("acme", domain="acme-keys").domain == "acme-keys"
+    assert [each.name for each in access.tenants()] == ["acme", "default"]
     assert code(access.new_tenant, "zeta", domain="acme") == "tenant.domain"
 
 

@@ -485,3 +485,14 @@ def test_stopped_and_killed_gateways_leave_a_record_for_every_answer(model, tmp_
         record = kept[int(receipt.partition(":")[2])]
         assert isinstance(record, CallRecord)
         assert record.status == 200
+
+
+def test_while_the_disk_is_full_calls_are_refused_and_answered_again_after(world):
+    full = world.folder / "full"
+    full.touch()
+    try:
+        status, _, answer = call(world, body=GOOD)
+        assert (status, answer["code"]) == (503, "ledger.full")
+    finally:
+        full.unlink()
+    assert call(world, body=GOOD)[0] == 200

@@ -74,6 +74,7 @@ def domains_held(scene):
 def test_a_cut_while_domains_are_made_is_made_up_for_by_the_same_command(filled, count):
     def make(scene, fuse):
         with scene.open(fuse) as keep:
+            keep.access.new_tenant("blue", domain="blue-1")
             keep.keys.new("blue-1", "blue-2", tenant="blue")
 
     scene, _ = filled

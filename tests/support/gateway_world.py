@@ -257,6 +257,7 @@ def started(
     public.listen(1024)
     port = public.getsockname()[1]
     gateway_plan = GatewayPlan(
+        full_path=str(folder / "full"),
         listen_fd=public.detach(),
         lifeline_fd=lifeline_read,
         tls_fd=sealed_bytes("tls", chain),

@@ -99,9 +99,15 @@ def opened_ring(stores: Sequence[Store], keyholder: Keyholder, *, keep_id: str =
     Raises:
         RefusedError: `keys.passphrase`, `keys.no_holder` or `keys.superseded`.
         MissingError: `keep.none`, when no store holds a keep.
-        IntegrityError: `keys.no_ring`, when none is of this keep.
+        IntegrityError: `keep.identity`, when none is of this keep.
     """
-    found = [each for each in _found(stores) if keep_id in ("", each[0].keep_id)]  # 1
+    every = _found(stores)  # 1
+    found = [each for each in every if keep_id in ("", each[0].keep_id)]
+    if not found:
+        raise IntegrityError(
+            "keep.identity",
+            f"modelkeep.toml is of keep {keep_id}, its stores are of {every[0][0].keep_id[:40]}",
+        )
     failure: KeepError | None = None
     for each in found:
         try:

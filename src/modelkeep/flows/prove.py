@@ -69,6 +69,7 @@ def proven_call(
     """
     name, position = parsed_receipt(receipt)
     failure: KeepError | None = None
+    gone = 0
     for index, entry in newest_first(keep):
         batch = _covering(entry, name, position)
         if batch is None:
@@ -76,7 +77,7 @@ def proven_call(
         try:
             frames = _frames(open_journal(name), batch)
         except (IntegrityError, MissingError) as error:
-            failure = failure or error
+            failure, gone = failure or error, index
             continue
         at = position - batch.first
         proof = _entry_proof(keep, index, trusted)
@@ -96,7 +97,8 @@ def proven_call(
             "receipt.gone",
             f"the call {name}:{position} was recorded, but its record is no longer here: "
             f"{failure.message}",
-            hint="records are kept as long as their journal's retention says, on one machine",
+            hint="records are kept as long as their journal's retention says, on one machine; its "
+            f"batch is still provable: `modelkeep ledger prove {gone}`",
         )
     raise MissingError(
         "receipt.unknown",
@@ -199,11 +201,11 @@ def _frames(journal: Journal, batch: Batch) -> list[bytes]:
 
     Raises:
         IntegrityError: `ledger.inclusion`, when they are other records.
-        MissingError: `journal.pruned`, or when the journal ends before them.
+        MissingError: `journal.expired`, or when the journal ends before them.
     """
     frames = [frame for _, frame in islice(journal.read(batch.first), batch.count)]
     if len(frames) < batch.count:
-        raise MissingError("journal.pruned", "the journal ends before it")
+        raise MissingError("journal.expired", "the journal ends before it")
     verify_record(
         frames[0],
         position=0,

@@ -55,7 +55,7 @@ class Gateway:
         self._ends = asyncio.Event()
         self._meters = GatewayMeters()
         self._journal = CallJournal(
-            open_journal(Path(plan.journal_folder), writable=True),
+            open_journal(Path(plan.journal_folder), writable=True, refused_by=Path(plan.full_path)),
             name=plan.journal_name,
             on_batch=self._meters.batch,
             on_foreign=self._end_without_journal,

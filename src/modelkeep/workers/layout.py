@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelkeep.adapters.memory_file import MemoryFile, sealed_bytes
+from modelkeep.adapters.reserve import FULL_NAME
 from modelkeep.config import Config
 from modelkeep.core.errors import UnavailableError
 from modelkeep.crypto.certificates import server_certificate
@@ -124,6 +125,7 @@ class Layout:
             state_path=str(folder.state_path.resolve()),
             journal_folder=str((folder.journals_folder / journal).resolve()),
             journal_name=journal,
+            full_path=str(folder.wal_folder(keep.epochs[-1]).resolve() / FULL_NAME),
             settings=config.gate,
             models=served,
             state=config.state,

@@ -70,6 +70,7 @@ class GatewayPlan(Record, frozen=True):
         origin: of the log whose projection State is.
         journal_folder: this gateway's own call journal.
         journal_name: names the journal in receipts and in the ledger.
+        full_path: while this file is there, the disk is full and no call is recorded.
     """
 
     listen_fd: int
@@ -80,6 +81,7 @@ class GatewayPlan(Record, frozen=True):
     state_path: str
     journal_folder: str
     journal_name: str
+    full_path: str
     settings: GateSettings
     models: tuple[ServedModel, ...]
     state: StateSettings = StateSettings()
