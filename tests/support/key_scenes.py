@@ -13,12 +13,14 @@ from scenes import CHEAP, PASSPHRASE, Scene
 from modelkeep.adapters.keyholder_local import local_keyholder
 from modelkeep.core.errors import KeepError
 from modelkeep.core.names import key_id_of
+from modelkeep.crypto.recipients import Identity
 from modelkeep.crypto.secret import Secret
 from modelkeep.ports.keyholder import Means
 from modelkeep.sdk.keep import Keep
 from modelkeep.testing.memory import SeededEntropy
 from modelkeep.testing.power import Fuse
 
+ESCROW = Identity(Secret(bytes(range(32))))
 NEW = "another passphrase for tests"
 FILES = {
     "digits:1": two_models()[0],
@@ -127,3 +129,9 @@ def demand_whole(scene, keep, *references):
         assert restored(scene, keep, reference) == FILES[reference].read_bytes(), reference
     report = keep.check(read_data=True)
     assert report.is_whole, report.findings
+
+
+def rotate(scene, passphrase=NEW):
+    with scene.open() as keep:
+        keep.keys.rotate(passphrase=passphrase)
+    scene.passphrase = passphrase

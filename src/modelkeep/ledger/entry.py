@@ -35,7 +35,6 @@ from modelkeep.ledger.tiles import Place
 
 LEAF_TAG = b"\x01"
 SALT_BYTES = 32
-LEAF_BYTES = len(LEAF_TAG) + 32
 
 _LENGTH_BYTES = 4
 _FRAME_BOUND = b"ledger-frame"
