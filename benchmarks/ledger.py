@@ -39,6 +39,7 @@ from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.journal_file import JournalFile
 from modelkeep.adapters.recorder_client import RecorderClient
 from modelkeep.adapters.store_folder import FolderStore
+from modelkeep.adapters.store_settings import StoreSettings
 from modelkeep.core.entry import Entry
 from modelkeep.core.record import to_json
 from modelkeep.crypto.secret import Secret
@@ -53,7 +54,7 @@ from modelkeep.ledger.tree import Edge, Tile, leaf_hash
 from modelkeep.ledger.verify import verified_log
 from modelkeep.wiring import system_entropy
 from modelkeep.workers.keyholder import CheckpointKey
-from modelkeep.workers.plan import RecorderPlan, StorePlan
+from modelkeep.workers.plan import RecorderPlan
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -271,7 +272,7 @@ def recorder(folder: Path, stores: int) -> Iterator[subprocess.Popen[bytes]]:
             wal_folder=str(folder / "wal"),
             journals_folder=str(folder / "journals"),
             stores=tuple(
-                StorePlan(label=f"store-{number}", path=str(folder / f"store-{number}"))
+                StoreSettings(label=f"store-{number}", path=str(folder / f"store-{number}"))
                 for number in range(stores)
             ),
             settings=LedgerSettings(),

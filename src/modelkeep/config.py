@@ -7,8 +7,10 @@ import re
 import tomllib
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+from modelkeep.adapters.store_settings import StoreSettings, problems_of, store_problems
 from modelkeep.core.errors import ConfigError, IntegrityError
 from modelkeep.core.limits import CONFIG_BYTES_MAX
 from modelkeep.core.record import Record, as_plain, converted, field_facts, replaced
@@ -28,6 +30,7 @@ from modelkeep.scan.settings import ScanSettings
 from modelkeep.vault.settings import VaultSettings
 
 CONFIG_NAME = "modelkeep.toml"
+R = TypeVar("R", bound=Record)
 APPROVAL_DAYS_MAX = 30  # whoever agreed longer ago has forgotten what to
 _KEEP_ID = re.compile(r"[0-9a-f]{16}")
 _HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._%-]{0,255})(?::[0-9]{1,5})?"
@@ -37,19 +40,6 @@ _STATE_URL = re.compile(
     r"(?:/[^/?#@:\s]{0,200})?(?:\?[^?#@\s]{0,2000})?"
 )
 _VERIFIED = ("verify-ca", "verify-full")  # TLS modes of libpq that know whom they speak to
-_LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-
-
-class StoreSettings(Record, frozen=True):
-    """One table `[[stores]]` of modelkeep.toml; the first one is authoritative.
-
-    Attributes:
-        label: the store's name in messages and in the ledger.
-        path: its folder; a relative path starts at the keep's folder.
-    """
-
-    label: str
-    path: str
 
 
 class KeysSettings(Record, frozen=True):
@@ -102,16 +92,7 @@ def parsed_config(raw: bytes, *, what: str) -> Config:
     """
     if len(raw) > CONFIG_BYTES_MAX:
         raise ConfigError("config.size", f"{what} is larger than 1 MiB")
-    try:
-        plain = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError("config.toml", f"{what} is not TOML: {error}") from error
-    try:
-        config = converted(Config, plain, what=what)
-    except IntegrityError as error:
-        raise ConfigError(
-            "config.key", error.message, hint="`modelkeep config explain` lists every key"
-        ) from error
+    config = _converted(Config, _toml(raw, what), what)
     _demand_sound(config, what)
     return config
 
@@ -141,8 +122,7 @@ def new_config_text(
         "# The first store is authoritative: models are served from it. The others are backups.",
     ]
     for store in stores:
-        lines += ["[[stores]]", f"label = {quoted(store.label)}", f"path = {quoted(store.path)}"]
-        lines.append("")
+        lines += ["[[stores]]", *store_lines(store), ""]
     lines += [
         "# What holds the key-encryption key: passphrase, file:…, exec:… or kms:…",
         "[keys]",
@@ -160,6 +140,30 @@ def new_config_text(
         "",
     ]
     return "\n".join(lines)
+
+
+def store_lines(store: StoreSettings) -> list[str]:
+    """The lines of a table `[[stores]]`: what differs from the defaults."""
+    usual = as_plain(StoreSettings(label=""))
+    lines = []
+    for key, value in as_plain(store).items():
+        if value != usual[key] or key == "label":
+            told = quoted(value) if isinstance(value, str) else str(value).lower()
+            lines.append(f"{key} = {told}")
+    return lines
+
+
+def parsed_store(raw: bytes, *, what: str) -> StoreSettings:
+    """One store by itself: the keys of a table `[[stores]]`; its label may be left out.
+
+    Raises:
+        ConfigError: `config.*`, `store.url` or `reference.*`.
+    """
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise ConfigError("config.size", f"{what} is larger than 1 MiB")
+    store = _converted(StoreSettings, {"label": "store"} | _toml(raw, what), what)
+    _demand_none(problems_of(store), what)
+    return store
 
 
 def with_source(text: str, source: str) -> str:
@@ -217,14 +221,8 @@ def without_state(text: str) -> str:
 def _demand_sound(config: Config, what: str) -> None:
     parsed_reference(config.keys.source)
     witnesses = [parsed_witness(key).public for key in config.ledger.witness.keys]
-    labels = [store.label for store in config.stores]
     problems = [
-        (not labels, "stores is empty: a keep needs at least one"),
-        (len(set(labels)) != len(labels), "two stores have one label"),
-        (
-            any(_LABEL.fullmatch(label) is None for label in labels),
-            "a store's label is lower-case letters, digits, '.', '_' and '-'",
-        ),
+        *store_problems(config.stores),
         (_KEEP_ID.fullmatch(config.keep_id) is None, "keep_id is not 16 hex digits in lower case"),
         *_state_problems(config.state),
         *_approval_problems(config.approvals),
@@ -256,6 +254,26 @@ def _demand_sound(config: Config, what: str) -> None:
             if isinstance(value, int | float)
         ),
     ]
+    _demand_none(problems, what)
+
+
+def _toml(raw: bytes, what: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError("config.toml", f"{what} is not TOML: {error}") from error
+
+
+def _converted(kind: type[R], plain: dict[str, Any], what: str) -> R:
+    try:
+        return converted(kind, plain, what=what)
+    except IntegrityError as error:
+        raise ConfigError(
+            "config.key", error.message, hint="`modelkeep config explain` lists every key"
+        ) from error
+
+
+def _demand_none(problems: list[tuple[bool, str]], what: str) -> None:
     for is_bad, problem in problems:
         if is_bad:
             raise ConfigError("config.value", f"{what}: {problem}")

@@ -26,6 +26,7 @@ from modelkeep.ports.journal import Journal
 from modelkeep.ports.keyholder import Keyholder, Means
 from modelkeep.ports.recorder import Recorder
 from modelkeep.ports.store import Store
+from modelkeep.vault.encode import Policy
 from modelkeep.wiring import (
     LEDGER_WAIT_S,
     LOCK_WAIT_S,
@@ -100,8 +101,19 @@ def open_keep(
             recorder=recorder,
             history=lambda start: history(opened, stores, journal, start, healed),
             actor=actor,
+            workers=folder.world.workers(),
+            policies=_policies(config),
         )
         yield agree(keep, journal=journal, config=raw, healed=healed), config
+
+
+def _policies(config: Config) -> dict[str, Policy]:
+    chosen = [getattr(each, "encoding", "") for each in config.stores]
+    defaults = [Policy.FAST, *[Policy.SMALL] * len(chosen)]
+    return {
+        store.label: Policy(text) if text else default
+        for store, text, default in zip(config.stores, chosen, defaults, strict=False)
+    }
 
 
 def _demand_own_log(folder: KeepFolder, epoch: LogEpoch) -> None:

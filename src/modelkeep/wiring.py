@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelkeep.config import CONFIG_NAME, Config, StoreSettings, parsed_config
+from modelkeep.adapters.store_settings import StoreSettings, encoding_of
+from modelkeep.config import CONFIG_NAME, Config, parsed_config
 from modelkeep.core.artifact import Schema
 from modelkeep.core.errors import (
     MissingError,
@@ -28,6 +29,7 @@ from modelkeep.ports.keyholder import PASSPHRASE, Keyholder, Means
 from modelkeep.ports.runtime import Runtime
 from modelkeep.ports.state import State
 from modelkeep.ports.store import Store
+from modelkeep.ports.workers import SERIAL, Workers
 
 if TYPE_CHECKING:
     from modelkeep.adapters.disk import Disk
@@ -49,6 +51,7 @@ class World:
     Attributes:
         open_state: opens the State database of a path, making it if it is missing.
         keyholder: makes the one that sees the root.
+        workers: makes the threads that hash, encode and encrypt.
     """
 
     disk: Disk
@@ -56,6 +59,7 @@ class World:
     entropy: Entropy
     open_state: Callable[[Path], State]
     keyholder: Callable[[Means], Keyholder]
+    workers: Callable[[], Workers] = lambda: SERIAL
 
 
 def real_world() -> World:
@@ -68,6 +72,7 @@ def real_world() -> World:
         entropy=system_entropy(),
         open_state=open_state,
         keyholder=process_keyholder,
+        workers=thread_workers,
     )
 
 
@@ -140,8 +145,13 @@ class KeepFolder:
         """The write-ahead journal of one log."""
         return self.path / "ledger" / f"wal-{epoch.number}"
 
+    @property
+    def cache_folder(self) -> Path:
+        """Copies of small objects of stores elsewhere, a folder per store; it holds no truth."""
+        return self.run_folder / "cache"
+
     def store_path(self, store: StoreSettings) -> Path:
-        """A store's folder; relative paths start at the keep's."""
+        """The folder of a store that is one; relative paths start at the keep's."""
         return self.path / store.path
 
     def run_folder_ready(self) -> None:
@@ -165,11 +175,34 @@ def folder_store(path: Path, label: str, disk: Disk | None = None) -> Store:
     return FolderStore(path, label, disk)
 
 
-def keep_store(path: Path, label: str, disk: Disk | None = None, *, keep_id: str) -> Store:
-    """A store of a keep in a folder: nothing is written where it is not mounted."""
-    from modelkeep.adapters.store_folder import FolderStore  # noqa: PLC0415
+def served_store(settings: StoreSettings, *, keep_id: str) -> Store:
+    """A store of a keep for one process of a running service; its path is absolute."""
+    from modelkeep.adapters.stores import opened_store  # noqa: PLC0415
 
-    return FolderStore(path, label, disk, keep_id=keep_id)
+    return opened_store(settings, keep_id=keep_id)
+
+
+def store_of(
+    folder: KeepFolder, settings: StoreSettings, *, keep_id: str, disk: Disk | None = None
+) -> Store:
+    """A store of a keep, with its wrappers: nothing is written where it is not there."""
+    from modelkeep.adapters.stores import opened_store  # noqa: PLC0415
+
+    return opened_store(
+        settings, base=folder.path, keep_id=keep_id, disk=disk, cache=folder.cache_folder
+    )
+
+
+def any_store(folder: KeepFolder, settings: StoreSettings) -> Store:
+    """A store of which nothing is known yet, whatever is there."""
+    from modelkeep.adapters.stores import opened_store  # noqa: PLC0415
+
+    return opened_store(settings, base=folder.path, disk=folder.world.disk)
+
+
+def encodings_of(config: Config) -> dict[str, str]:
+    """How chunks are encoded in each store, by label: `fast` or `small`."""
+    return {each.label: encoding_of(each, number=at) for at, each in enumerate(config.stores)}
 
 
 def is_served(folder: KeepFolder) -> bool:
@@ -183,8 +216,7 @@ def stores_of(folder: KeepFolder, config: Config) -> tuple[Store, ...]:
     """All stores of a keep, the authoritative one first."""
     disk = folder.world.disk
     return tuple(
-        keep_store(folder.store_path(each), each.label, disk, keep_id=config.keep_id)
-        for each in config.stores
+        store_of(folder, each, keep_id=config.keep_id, disk=disk) for each in config.stores
     )
 
 
@@ -325,6 +357,13 @@ def system_clock() -> Clock:
     from modelkeep.adapters.system import SystemClock  # noqa: PLC0415
 
     return SystemClock()
+
+
+def thread_workers() -> Workers:
+    """One thread per core that this process may use."""
+    from modelkeep.adapters.thread_workers import ThreadWorkers  # noqa: PLC0415
+
+    return ThreadWorkers(len(os.sched_getaffinity(0)))
 
 
 def system_entropy() -> Entropy:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -28,3 +30,32 @@ def test_the_wheel_holds_the_whole_package_and_its_command(tmp_path):
         if path.is_file() and path.suffix != ".pyc" and ".ruff_cache" not in path.parts
     }
     assert wanted <= names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_compiler", [True, False])
+def test_a_wheel_has_the_kernels_in_c_where_there_is_a_compiler_and_is_pure_elsewhere(
+    tmp_path, has_compiler
+):
+    if has_compiler and not shutil.which("cc"):
+        pytest.skip("there is no C compiler")
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    unwanted = shutil.ignore_patterns("__pycache__", "kernels-*")
+    shutil.copytree(PACKAGE, tmp_path / "src" / "modelkeep", ignore=unwanted)
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "built"]
+    compiler = "cc" if has_compiler else "a-compiler-that-is-not-there"
+    environment = {**os.environ, "CC": compiler}
+    result = subprocess.run(
+        build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    (wheel,) = (tmp_path / "built").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        libraries = [name for name in archive.namelist() if name.endswith(".so")]
+        (tags,) = [name for name in archive.namelist() if name.endswith("/WHEEL")]
+        is_pure = b"Root-Is-Purelib: true" in archive.read(tags)
+    assert len(libraries) == int(has_compiler)
+    assert is_pure is not has_compiler
+    assert wheel.name.endswith("-py3-none-any.whl") is not has_compiler

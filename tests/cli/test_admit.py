@@ -5,10 +5,15 @@ import os
 import pickle
 
 import numpy as np
+import onnx
 import pytest
 from command import PASSPHRASE, modelkeep
 from onnx_models import trained_models, two_models
+from trees import picture, safetensors, weights
 
+from modelkeep.core.artifact import parsed_reference
+from modelkeep.core.errors import UsageError
+from modelkeep.flows.publish import chosen, published
 from modelkeep.sdk.keep import Keep
 
 
@@ -32,7 +37,7 @@ def test_the_same_file_again_changes_nothing(one):
     again = one.admit()
     assert (again["version"], again["is_new"]) == (1, False)
     assert (
-        "holds exactly this file already"
+        "holds exactly this already"
         in one.run("admit", two_models()[0], "--name", "digits").out
     )
     assert one.kinds() == kinds
@@ -68,8 +73,129 @@ def test_a_missing_file_is_missing(desk, tmp_path):
     assert desk.refusal("admit", tmp_path / "no", "--name", "digits", wanted=5) == "file.missing"
 
 
-def test_a_folder_is_no_model(desk, tmp_path):
-    assert desk.refusal("admit", tmp_path, "--name", "digits", wanted=2) == "file.read"
+def sharded(root):
+    """A model as hubs hand it out: shards, their index, a configuration."""
+    root.mkdir()
+    names = {}
+    for number, (name, array) in enumerate(weights().items()):
+        shard = f"model-{number}.safetensors"
+        (root / shard).write_bytes(safetensors({name: array}))
+        names[name] = shard
+    (root / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    (root / "tokenizer").mkdir()
+    (root / "tokenizer" / "vocab.txt").write_text("a\nb\n")
+    return root
+
+
+def with_external_data(root):
+    """An ONNX model that keeps its weights in a file beside it."""
+    root.mkdir()
+    array = weights()["wte.weight"]
+    initializer = onnx.numpy_helper.from_array(array, "w")
+    ports = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [64, 256])
+        for name in ("x", "y")
+    ]
+    node = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", ports[:1], ports[1:], [initializer])
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.save(
+        model, root / "z.onnx", save_as_external_data=True, location="a.data", size_threshold=0
+    )
+    return root
+
+
+def test_a_sharded_model_is_one_version_with_all_its_files(desk, tmp_path):
+    root = sharded(tmp_path / "llama")
+    facts = desk.json("admit", root, "--name", "llama")
+    assert (facts["version"], facts["is_new"], facts["schema"]) == (1, True, None)
+    assert not desk.json("admit", root, "--name", "llama")["is_new"]
+    found = {each["path"]: each for each in desk.json("ls", "llama")}
+    assert found["model-0.safetensors"]["tensors"] == 1
+    assert found["tokenizer/vocab.txt"]["kind"] == "file"
+    assert [each["kind"] for each in desk.json("models")] == ["safetensors"]
+    desk.run("restore", "llama", "--to", tmp_path / "out")
+    assert {name: facts[-1] for name, facts in picture(tmp_path / "out").items()} == {
+        name: facts[-1] for name, facts in picture(root).items()
+    }
+    desk.run("restore", "llama", "--to", tmp_path / "t.npy", "--tensor", "head.weight")
+    assert np.array_equal(np.load(tmp_path / "t.npy"), weights()["head.weight"])
+
+
+def test_external_data_is_seen_as_tensors_and_the_model_says_what_it_takes(desk, tmp_path):
+    facts = desk.json("admit", with_external_data(tmp_path / "add"), "--name", "add")
+    assert facts["schema"]["inputs"][0]["name"] == "x"
+    found = {each["path"]: each for each in desk.json("ls", "add", "--tensors")}
+    assert [each["name"] for each in found["a.data"]["tensors"]] == ["w"]
+    desk.run("restore", "add", "--to", tmp_path / "w", "--tensor", "w")
+    assert (tmp_path / "w").read_bytes() == weights()["wte.weight"].tobytes()
+
+
+@pytest.mark.parametrize("spoil", ["missing", "short", "outside"])
+def test_external_data_that_is_not_there_is_refused(desk, tmp_path, spoil):
+    root = with_external_data(tmp_path / "add")
+    (root / "more.txt").write_text("a folder of two files")
+    if spoil == "missing":
+        (root / "a.data").unlink()
+    elif spoil == "short":
+        os.truncate(root / "a.data", 100)
+    else:
+        raw = (root / "z.onnx").read_bytes()
+        (root / "z.onnx").write_bytes(raw.replace(b"a.data", b"../a.d"))
+    said = desk.run("admit", root, "--name", "add", "--json", wanted=3)
+    assert said.error["code"] == "verdict.deny"
+    rules = desk.entries("model.refused")[0]["facts"]["rules"]
+    assert "scan.graph.external" in rules
+
+
+def test_external_data_hides_no_other_finding(desk, tmp_path):
+    """As many notes about external data as a verdict has room for, and one that counts."""
+    root = with_external_data(tmp_path / "add")
+    model = onnx.load(root / "z.onnx", load_external_data=False)
+    for number in range(1100):
+        model.graph.initializer.add().CopyFrom(model.graph.initializer[0])
+        model.graph.initializer[-1].name = f"w{number}"
+    model.graph.node[0].op_type = "PyOp"
+    model.graph.node[0].domain = "com.unknown"
+    (root / "z.onnx").write_bytes(model.SerializeToString())
+    said = desk.run("admit", root, "--name", "add", "--json", wanted=3)
+    assert "external" not in said.err
+
+
+def test_a_model_of_several_files_is_not_served_yet(desk, tmp_path):
+    desk.json("admit", with_external_data(tmp_path / "add"), "--name", "add")
+    with Keep(desk.keep, passphrase=PASSPHRASE) as keep, pytest.raises(UsageError) as refused:
+        published(
+            keep.opened, parsed_reference("add"), is_default=True, allocate=lambda _: None
+        )
+    assert refused.value.code == "serve.kind"
+    with Keep(desk.keep, passphrase=PASSPHRASE) as keep, pytest.raises(UsageError) as refused:
+        chosen(keep.opened, [])
+    assert refused.value.code == "serve.nothing"
+
+
+def test_one_bad_file_in_a_folder_is_enough(desk, tmp_path):
+    root = sharded(tmp_path / "llama")
+    (root / "tokenizer" / "bad.pkl").write_bytes(pickle.dumps(os.system))
+    code = desk.refusal("admit", root, "--name", "llama", wanted=3)
+    assert code.startswith("verdict.")
+    assert "tokenizer/bad.pkl" in desk.run("admit", root, "--name", "llama", wanted=3).err
+    assert desk.json("models") == []
+    assert desk.entries("model.refused")[0]["facts"]["rules"][0].startswith("scan.pickle")
+
+
+def test_a_folder_without_a_file_is_no_model(desk, tmp_path):
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "model.onnx").symlink_to(two_models()[0])
+    said = desk.run("admit", tmp_path / "hub", "--name", "digits", "--json", wanted=2)
+    assert said.error["code"] == "admit.empty"
+    assert "links" in said.error["hint"]
+
+
+def test_a_link_to_a_model_is_admitted_as_the_model(desk, tmp_path):
+    (tmp_path / "model.onnx").symlink_to(two_models()[0])
+    assert desk.json("admit", tmp_path / "model.onnx", "--name", "digits")["is_new"]
 
 
 def test_an_empty_file_is_refused(desk, tmp_path):

@@ -36,7 +36,8 @@ def test_a_flipped_bit_in_a_pack_is_found_where_data_is_read_and_repaired_if_ask
     assert pack.name in said
     repaired = kept.json("check", "--read-data", "--repair")
     assert repaired["repaired"] == 1
-    assert pack.read_bytes() == good
+    assert repaired["whole"] == ["digits:1"]
+    assert not pack.exists()  # the other store encodes in its own way: it was made again
     assert kept.json("check", "--read-data")["findings"] == []
     assert "vault.healed" in kept.kinds()
 
@@ -51,7 +52,8 @@ def test_a_missing_object_of_any_kind_is_found_and_repaired(kept, kind, side):
     report = kept.json("check", wanted=4)
     assert any(f"{side}:{kind}/" in each["subject"] for each in report["findings"])
     kept.run("check", "--repair")
-    assert victim.read_bytes() == good
+    if kind not in ("pack", "index"):  # of those each store has its own: they are made again
+        assert victim.read_bytes() == good
     assert kept.json("check", "--read-data")["findings"] == []
 
 
@@ -83,6 +85,11 @@ def test_a_store_that_waits_for_its_next_backup_is_said_to_be_behind_and_is_no_d
 def test_damage_in_both_stores_cannot_be_repaired_and_the_exit_code_says_so(kept):
     for store in (kept.main, kept.offsite):
         pack = some_pack(store)
-        raw = pack.read_bytes()
-        pack.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-    kept.json("check", "--read-data", "--repair", wanted=4)
+        pack.write_bytes(pack.read_bytes()[:100])
+    report = kept.json("check", "--read-data", "--repair", wanted=4)
+    assert [each["version"] for each in report["lost"]] == ["digits:1"]
+
+
+def test_a_share_of_the_packs_is_read(kept):
+    assert "10 % read" in kept.run("check", "--read-data=10%").out
+    assert kept.refusal("check", "--read-data=200%", wanted=2) == "usage.share"

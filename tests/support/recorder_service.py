@@ -14,6 +14,7 @@ import modelkeep
 from modelkeep.adapters.checkpoint_signer import MESSAGE_BYTES_MAX, NUMBER_BYTES, signing_pair
 from modelkeep.adapters.recorder_client import RecorderClient
 from modelkeep.adapters.store_folder import FolderStore
+from modelkeep.adapters.store_settings import StoreSettings
 from modelkeep.core.record import replaced, to_json
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
@@ -21,7 +22,7 @@ from modelkeep.flows.ledger_read import LogAccess
 from modelkeep.ledger.settings import LedgerSettings
 from modelkeep.ledger.verify import verified_log
 from modelkeep.workers.keyholder import CheckpointKey
-from modelkeep.workers.plan import RecorderPlan, StorePlan
+from modelkeep.workers.plan import RecorderPlan
 
 ORIGIN = "example.org/keep/main"
 SEED, BODY_KEY = b"s" * 32, b"b" * 32
@@ -61,7 +62,7 @@ class Service:
             origin=ORIGIN,
             wal_folder=str(folder / "wal"),
             journals_folder=str(folder / "journals"),
-            stores=tuple(StorePlan(label=label, path=str(folder / label)) for label in labels),
+            stores=tuple(StoreSettings(label=label, path=str(folder / label)) for label in labels),
             settings=settings or LedgerSettings(reserve_bytes=64 * 1024),
         )
         self.process = None

@@ -95,7 +95,6 @@ def test_no_number_raises_anything_but_a_config_error(key, number):
         f'keep_id = "{KEEP_ID}"',
         f"keep_id = 1\n{STORES}",
         f'keep_id = "{KEEP_ID}"\nstores = "main"',
-        f'keep_id = "{KEEP_ID}"\n[[stores]]\nlabel = "main"',
         f'keep_id = "{KEEP_ID}"\n[[stores]]\npath = "x"',
     ],
 )

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Disk(Protocol):
@@ -70,6 +70,15 @@ class Disk(Protocol):
 
     def release(self, path: Path) -> None:
         """Let go of what `append` may keep open for a file."""
+        ...
+
+
+@runtime_checkable
+class IntoDisk(Protocol):
+    """A Disk that reads into memory that is there already."""
+
+    def read_into(self, path: Path, start: int, target: memoryview) -> int:
+        """Fill `target` from a file; how many bytes were read, fewer only at its end."""
         ...
 
 
@@ -134,14 +143,10 @@ class RealDisk:
             os.close(fd)
 
     def read(self, path: Path, start: int = 0, length: int | None = None) -> bytes:
-        # Not blocking, so that a FIFO somebody put here cannot hold us for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd, size_bytes = _opened_file(path)
         try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", str(path))
             if length is None:
-                length = max(found.st_size - start, 0)
+                length = max(size_bytes - start, 0)
             parts = []
             while length > 0:
                 part = os.pread(fd, length, start)
@@ -153,6 +158,19 @@ class RealDisk:
         finally:
             os.close(fd)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_into(self, path: Path, start: int, target: memoryview) -> int:
+        fd, _ = _opened_file(path)
+        at = 0
+        try:
+            while at < len(target):
+                count = os.preadv(fd, [target[at:]], start + at)
+                if not count:
+                    break
+                at += count
+        finally:
+            os.close(fd)
+        return at
 
     def size(self, path: Path) -> int | None:
         try:
@@ -191,6 +209,20 @@ def write_replacing(disk: Disk, path: Path, raw: bytes | memoryview) -> None:
         disk.unlink(temporary)
         raise
     disk.sync_folder(path.parent)
+
+
+def _opened_file(path: Path) -> tuple[int, int]:
+    """A descriptor of a regular file for reading, and its size."""
+    # Not blocking, so that a FIFO somebody put here cannot hold us for ever.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except OSError:
+        os.close(fd)
+        raise
+    return fd, found.st_size
 
 
 def _write_all(fd: int, raw: bytes | memoryview) -> None:

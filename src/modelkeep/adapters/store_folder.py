@@ -7,17 +7,16 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from modelkeep.adapters.disk import Disk, RealDisk
+from modelkeep.adapters.disk import Disk, IntoDisk, RealDisk
+from modelkeep.adapters.store_guard import StoreGuard
 from modelkeep.adapters.sync_together import sync_together
-from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
+from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
 from modelkeep.core.limits import OBJECT_BYTES_MAX
-from modelkeep.core.names import checked_object_name, is_object_name, series_name
+from modelkeep.core.names import checked_object_name, is_object_name
 from modelkeep.ports.batch_store import Object
 from modelkeep.ports.store import ObjectStat
 
 _TEMPORARY = ".tmp"
-_FIRST = "format/"
-_FORMAT_BYTES_READ = 4096
 
 
 class FolderStore:
@@ -40,8 +39,7 @@ class FolderStore:
         self.path = path
         self.label = label
         self._disk = disk or RealDisk()
-        self._keep_id = keep_id
-        self._is_ours = False
+        self._guard = StoreGuard(label, str(path), keep_id) if keep_id else None
 
     def put(self, name: str, raw: bytes | memoryview) -> None:
         self._demand_there(name)
@@ -98,12 +96,19 @@ class FolderStore:
             if length is None:
                 self._demand_bounded(path, name)
             return self._disk.read(path, start, length)
-        except (FileNotFoundError, NotADirectoryError):
-            raise MissingError(
-                "store.missing", f"{self.label}: no object {name}", store=self.label, object=name
-            ) from None
         except OSError as error:
-            raise self._unavailable("store.read", name, error) from error
+            raise self._unreadable(name, error) from error
+
+    def get_into(self, name: str, start: int, target: memoryview) -> int:
+        path = self.path / checked_object_name(name)
+        try:
+            if isinstance(self._disk, IntoDisk):
+                return self._disk.read_into(path, start, target)
+            raw = self._disk.read(path, start, len(target))
+        except OSError as error:
+            raise self._unreadable(name, error) from error
+        target[: len(raw)] = raw
+        return len(raw)
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:
         folder = self.path / prefix.rpartition("/")[0]
@@ -111,8 +116,8 @@ class FolderStore:
             found = self._disk.walk(folder)
         except OSError as error:
             raise self._unavailable("store.read", prefix, error) from error
-        for path, size_bytes in found:
-            name = path.relative_to(self.path).as_posix()
+        named = sorted((path.relative_to(self.path).as_posix(), size) for path, size in found)
+        for name, size_bytes in named:
             if name.startswith(prefix) and is_object_name(name):  # others put files here too
                 yield ObjectStat(name=name, size_bytes=size_bytes)
 
@@ -144,32 +149,15 @@ class FolderStore:
             )
 
     def _demand_there(self, name: str) -> None:
-        """Refuse to write into the place of a store that is not there.
+        """Refuse to write into the place of a store that is not there; it may be unmounted."""
+        if self._guard is not None:
+            self._guard.demand(name, self._first_bytes)
 
-        Raises:
-            UnavailableError: `store.empty` or `store.foreign`.
-        """
-        if not self._keep_id or name.startswith(_FIRST):
-            return
-        form = self.path / series_name("format", 0)
-        if self._disk.size(form) is None:
-            raise UnavailableError(
-                "store.empty",
-                f"{self.label} holds no keep: {self.path} has no format object",
-                hint="is it mounted? A damaged store: `modelkeep check --repair`; a new one: "
-                f"`modelkeep backup --new {self.label}`",
-                store=self.label,
-            )
-        if not self._is_ours:
-            told = self._disk.read(form, 0, _FORMAT_BYTES_READ)
-            if f'"keep_id":"{self._keep_id}"'.encode() not in told:
-                raise UnavailableError(
-                    "store.foreign",
-                    f"{self.label}: {self.path} is not a store of this keep",
-                    hint="correct its path in modelkeep.toml, or `modelkeep check --repair`",
-                    store=self.label,
-                )
-            self._is_ours = True
+    def _first_bytes(self, name: str, length: int) -> bytes | None:
+        try:
+            return self._disk.read(self.path / name, 0, length)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def _create(self, target: Path, raw: bytes | memoryview) -> None:
         holding = self.path / _TEMPORARY
@@ -187,6 +175,13 @@ class FolderStore:
                 ) from None
         finally:
             self._disk.unlink(temporary)
+
+    def _unreadable(self, name: str, error: OSError) -> KeepError:
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
+            return MissingError(
+                "store.missing", f"{self.label}: no object {name}", store=self.label, object=name
+            )
+        return self._unavailable("store.read", name, error)
 
     def _unavailable(self, code: str, name: str, error: OSError) -> UnavailableError:
         hint = "free some space and run the same command again"

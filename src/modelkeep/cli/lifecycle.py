@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from modelkeep.cli.output import print_json, print_table
 from modelkeep.cli.secrets import means_of
@@ -24,6 +23,7 @@ def init(options: argparse.Namespace) -> int:
         stores=stores,
         host=options.host,
         port=options.port,
+        encoding=options.encoding,
     ) as keep:
         facts = {
             "keep_id": keep.keep_id,
@@ -68,8 +68,8 @@ def completion(options: argparse.Namespace) -> int:
     return 0
 
 
-def _labelled(text: str) -> tuple[str, Path]:
-    label, equals, path = text.partition("=")
-    if not equals or not label or not path:
-        raise UsageError("init.store", f"{text!r} is not LABEL=PATH", hint="offsite=/mnt/offsite")
-    return label, Path(path)
+def _labelled(text: str) -> tuple[str, str]:
+    label, equals, place = text.partition("=")
+    if not equals or not label or not place:
+        raise UsageError("init.store", f"{text!r} is not LABEL=PLACE", hint="offsite=/mnt/offsite")
+    return label, place

@@ -70,25 +70,26 @@ def _scanned(path: Path) -> Verdict:
 
 def admit(options: argparse.Namespace) -> int:
     """Let a model in."""
-    with opened(options) as keep:
-        size_bytes = options.file.stat().st_size if options.file.is_file() else None
-        with progress(f"admit {options.name}", size_bytes) as advance:
-            done = keep.admit(
-                options.file,
-                name=options.name,
-                domain=options.domain,
-                canary=options.canary,
-                base=options.base,
-                note=options.note,
-                progress=advance,
-            )
+    from modelkeep.sdk.contents import size_of  # noqa: PLC0415 - `--help` need not load it
+
+    bar = progress(f"admit {options.name}", size_of(options.path))
+    with opened(options) as keep, bar as advance:
+        done = keep.admit(
+            options.path,
+            name=options.name,
+            domain=options.domain,
+            canary=options.canary,
+            base=options.base,
+            note=options.note,
+            progress=advance,
+        )
     if options.json:
         print_json(done_facts(done))
         return 0
     if done.is_new:
         print(f"admitted {done.name}:{done.version}  {done.digest}")
     else:
-        print(f"{done.name}:{done.version} holds exactly this file already  {done.digest}")
+        print(f"{done.name}:{done.version} holds exactly this already  {done.digest}")
     if done.schema is not None:
         print(f"  takes   {_ports(done.schema.inputs)}")
         print(f"  gives   {_ports(done.schema.outputs)}")
@@ -140,13 +141,25 @@ def alias(options: argparse.Namespace) -> int:
 
 
 def restore(options: argparse.Namespace) -> int:
-    """Write a model's plaintext to a file."""
-    with opened(options) as keep:
-        size_bytes = keep.restore(options.model, options.to, force=options.force)
+    """Write a version's plaintext to a file or a folder."""
+    with opened(options) as keep, progress(f"restore {options.model}") as advance:
+        size_bytes = keep.restore(
+            options.model,
+            options.to,
+            path=options.path,
+            tensor=options.tensor,
+            force=options.force,
+            progress=advance,
+        )
     if options.json:
         print_json({"model": options.model, "file": str(options.to), "size_bytes": size_bytes})
     else:
-        print(f"restored {options.model} to {options.to} ({size_text(size_bytes)}), proven")
+        part = f" {options.path}" * bool(options.path) + f" {options.tensor}" * bool(options.tensor)
+        print(
+            safe_text(
+                f"restored {options.model}{part} to {options.to} ({size_text(size_bytes)}), proven"
+            )
+        )
     return 0
 
 

@@ -6,7 +6,21 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-from modelkeep.cli.grammar import access, files, keys, ledger, lifecycle, models, service, stores
+from modelkeep.cli.grammar import (
+    access,
+    export,
+    files,
+    history,
+    inbox,
+    keys,
+    ledger,
+    lifecycle,
+    models,
+    mount,
+    service,
+    stores,
+    upkeep,
+)
 from modelkeep.cli.grammar.verb import Verb
 from modelkeep.core.errors import UsageError
 
@@ -16,12 +30,27 @@ EXIT_CODES = """exit codes:
   70 a bug in modelkeep   130 interrupted"""
 
 # In the order in which `--help` shows them.
-_PARTS = (lifecycle, models, keys, access, files, service, stores, ledger)
+_PARTS = (
+    lifecycle,
+    models,
+    inbox,
+    keys,
+    access,
+    files,
+    service,
+    stores,
+    upkeep,
+    history,
+    export,
+    mount,
+    ledger,
+)
 VERBS: tuple[Verb, ...] = tuple(verb for part in _PARTS for verb in part.VERBS)
 GROUPS = {
     noun: sentence
     for groups in (
         lifecycle.GROUPS,
+        inbox.GROUPS,
         access.GROUPS,
         keys.GROUPS,
         files.GROUPS,

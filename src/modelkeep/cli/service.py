@@ -10,8 +10,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelkeep.adapters.store_settings import StoreSettings, given_store
 from modelkeep.cli.keys import private_means
 from modelkeep.cli.opened import keep_path, opened
 from modelkeep.cli.output import print_json, size_text
@@ -102,7 +104,7 @@ def recover(options: argparse.Namespace) -> int:
     holder = means_of(options, source="passphrase", confirm=is_lost)
     plan = Plan(
         target=options.folder,
-        source=options.source,
+        source=_store(options.source),
         means=private_means(options) if is_lost else holder,
         successor=holder if is_lost else None,
         port=options.port,
@@ -128,9 +130,25 @@ def drill(options: argparse.Namespace) -> int:
 
     means = private_means(options) if options.words or options.identity else None
     with _terminable(), opened(options) as keep:
-        result = drilled(keep, means=means, told=lambda lap: _told(lap, as_json=options.json))
+        result = drilled(
+            keep,
+            store=options.source,
+            means=means,
+            told=lambda lap: _told(lap, as_json=options.json),
+        )
     _print_result(result, "", as_json=options.json)
     return IntegrityError.exit_status if result.missed else 0
+
+
+def _store(text: str) -> Path | StoreSettings:
+    """A store's folder, its address, or a file with the keys of `[[stores]]`."""
+    if "://" in text:
+        return given_store("survivor", text)
+    if not Path(text).is_file():
+        return Path(text)
+    from modelkeep.config import parsed_store  # noqa: PLC0415 - heavy, needed by this verb only
+
+    return parsed_store(_read(Path(text)), what=text)
 
 
 @contextmanager

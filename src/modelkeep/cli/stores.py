@@ -1,4 +1,4 @@
-"""Verbs about stores: backup, check, state rebuild."""
+"""Verbs about stores: backup, state rebuild."""
 
 from __future__ import annotations
 
@@ -29,24 +29,6 @@ def backup(options: argparse.Namespace) -> int:
     if any(report.error for report in reports):
         return UnavailableError.exit_status
     return 0 if all(report.is_whole for report in reports) else IntegrityError.exit_status
-
-
-def check(options: argparse.Namespace) -> int:
-    """Check every store, and repair if asked."""
-    with opened(options) as keep, progress("check") as advance:
-        report = keep.check(read_data=options.read_data, repair=options.repair, progress=advance)
-    if options.json:
-        print_json(report)
-    else:
-        for finding in report.findings:
-            print(f"{finding.severity}: {finding.subject}: {finding.evidence} ({finding.rule})")
-        depth = "every byte read" if options.read_data else "structure"
-        state = "whole" if report.is_whole else "DAMAGED"
-        print(
-            f"{state}: {report.objects} objects, {size_text(report.size_bytes)} ({depth}), "
-            f"{report.repaired} repaired"
-        )
-    return 0 if report.is_whole else IntegrityError.exit_status
 
 
 def rebuild(options: argparse.Namespace) -> int:

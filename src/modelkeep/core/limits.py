@@ -28,3 +28,6 @@ PASSPHRASE_BYTES_MAX = 4096
 # A control entry's body: facts, never content.
 ENTRY_BODY_BYTES_MAX = 64 * 1024
 KEYHOLDER_MESSAGE_BYTES_MAX = 32 * 1024 * 1024  # a ring of 100,000 domains has 10 MB
+# Members of a zip archive whose layout is read: torch writes one per storage, and one costs about
+# a kilobyte and ten microseconds.
+ARCHIVE_MEMBERS_MAX = 200_000

@@ -26,10 +26,12 @@ from modelkeep.core.rows import (
     Approval,
     Domain,
     DomainStatus,
+    InboxClient,
     KeyringMark,
     R,
     RegisteredPrincipal,
     Role,
+    Settled,
     Tenant,
     Token,
 )
@@ -102,6 +104,11 @@ def projected(
 def alias_key(model: str, alias: str) -> str:
     """The key of an alias; a space sorts before every character of a name."""
     return f"{model} {alias}"
+
+
+def settled_key(client_id: str, submission: str) -> str:
+    """The key of a submission that was settled."""
+    return f"{client_id} {submission}"
 
 
 # ---- one function per kind of entry --------------------------------------------------------------
@@ -240,17 +247,37 @@ def _approval_used(entry: Entry, present: Present) -> tuple[Change, ...]:
     return _again(Approval, _text(entry, "approval_id"), present, used=True)
 
 
+def _client_added(entry: Entry, _: Present) -> tuple[Change, ...]:
+    names = "client_id public expires_ns size_bytes_max"
+    row = _taken(InboxClient, entry, names, name=_text(entry, "client"))
+    return _put(row.client_id, row)
+
+
+def _client_revoked(entry: Entry, present: Present) -> tuple[Change, ...]:
+    return _again(InboxClient, _text(entry, "client_id"), present, revoked=True)
+
+
+def _submission_settled(entry: Entry, _: Present) -> tuple[Change, ...]:
+    """A rejection that names no submission is of all that a client handed in."""
+    row = _taken(Settled, entry, "client_id submission", accepted=entry.kind == "inbox.accepted")
+    return _put(settled_key(row.client_id, row.submission), row) if row.submission else ()
+
+
 _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
     "alias.set": _alias_set,
     "approval.given": _approval_given,
     "approval.refused": _approval_refused,
     "approval.requested": _approval_requested,
     "approval.used": _approval_used,
+    "client.added": _client_added,
+    "client.revoked": _client_revoked,
     "domain.columns": _domain_columns,
     "domain.created": _domain_created,
     "domain.destroyed": _domain_became(DomainStatus.DESTROYED),
     "domain.restored": _domain_became(DomainStatus.LIVE),
     "domain.revoked": _domain_became(DomainStatus.REVOKED),
+    "inbox.accepted": _submission_settled,
+    "inbox.rejected": _submission_settled,
     "keyring.changed": _keyring_changed,
     "principal.changed": _principal_changed,
     "principal.created": _principal_created,

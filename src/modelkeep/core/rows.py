@@ -141,15 +141,43 @@ class Approval(Record, frozen=True):
     used: bool = False
 
 
+class InboxClient(Record, frozen=True):
+    """A machine that may hand things in, and nothing else.
+
+    Attributes:
+        client_id: follows from its key; 16 hex digits.
+        public: its Ed25519 key, 64 hex digits.
+        expires_ns: from when on nothing of it is accepted; 0 for never.
+        size_bytes_max: of one submission's files.
+    """
+
+    client_id: str
+    name: str
+    public: str
+    expires_ns: int
+    size_bytes_max: int
+    revoked: bool = False
+
+
+class Settled(Record, frozen=True):
+    """A submission that was accepted or rejected: its id does not count again."""
+
+    client_id: str
+    submission: str
+    accepted: bool
+
+
 R = TypeVar("R", bound=Record)
 
 TABLES: dict[type[Record], str] = {
     Alias: "aliases",
     Approval: "approvals",
     Domain: "domains",
+    InboxClient: "clients",
     KeyringMark: "keyrings",
     RegisteredPrincipal: "principals",
     Role: "roles",
+    Settled: "submissions",
     Tenant: "tenants",
     Token: "tokens",
 }

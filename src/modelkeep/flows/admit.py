@@ -2,50 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from modelkeep.core.artifact import Canary, FileEntry, Manifest, Schema, checked_model_name
-from modelkeep.core.entry import Fact
+from modelkeep.core.artifact import (
+    Canary,
+    Manifest,
+    Schema,
+    checked_model_name,
+)
+from modelkeep.core.digest import Digest
 from modelkeep.core.errors import IntegrityError, MissingError, UsageError
-from modelkeep.core.record import to_msgpack
-from modelkeep.core.rows import DEFAULT_DOMAIN
+from modelkeep.core.record import replaced
 from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
-from modelkeep.crypto.hierarchy import DomainKeys
 from modelkeep.flows.canary import demand_canary
-from modelkeep.flows.commit import committed
-from modelkeep.flows.keep import OpenKeep, current_head, record, record_damages
+from modelkeep.flows.deposit import (
+    Deposited,
+    Turn,
+    bases_of,
+    domain_for,
+    entered,
+    lent,
+    retried,
+    written,
+)
+from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
 from modelkeep.flows.registry import proof_of
 from modelkeep.kernels.digest import digest_of
-from modelkeep.kernels.tensors import identify, onnx_layout, tensor_entries
+from modelkeep.kernels.externals import external_tensors
+from modelkeep.kernels.formats import EMPTY, UNKNOWN
+from modelkeep.kernels.tensors import identify, onnx_layout, places_of
 from modelkeep.scan.rules import findings_of
 from modelkeep.scan.settings import ScanSettings
-from modelkeep.seal.envelope import sealed
 from modelkeep.seal.trust import VerifiedManifest
-from modelkeep.vault.commit import Source, Stored, Writer, put_sealed, stored
+from modelkeep.vault.commit import Stream, Writer
 from modelkeep.vault.load import Reader
 from modelkeep.vault.settings import VaultSettings
-from modelkeep.vault.snapshot import ArtifactEntry, Snapshot, latest_version, next_version
+from modelkeep.vault.snapshot import Recipe, Snapshot, latest_version
+from modelkeep.vault.streams import Plain, streamed
+
+# What is saved without a scan has this kind, and names of its own.
+_UNSCANNED = "files"
+# What the scanner says of a graph that is not whole by itself.
+_EXTERNAL = "scan.graph.external"
+# Each is a finding of half a kilobyte while the graph is judged; large models have thousands.
+_EXTERNALS_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that asks to be admitted.
+    """What asks to be admitted: one file, or the files of a folder.
 
     Attributes:
-        raw: its bytes; a memory map will do.
+        files: its files as they are read; what is scanned is what is stored.
         domain: that it is kept in; empty for that of the version before, or `default`.
         canary: a call whose right answer is known, where the owner has one.
-        base: reference of the version it was made from, for the lineage.
+        base: reference of the version it was made from, for the lineage and as a base for deltas.
+        modes: of a folder, permission bits by path; likewise `folders` and `links`, as in a recipe.
     """
 
     name: str
-    file_name: str
-    raw: memoryview
+    files: tuple[Plain, ...]
     domain: str = ""
     canary: Canary | None = None
     base: str = ""
     note: str = ""
+    modes: Mapping[str, int] | None = None
+    folders: tuple[tuple[str, int], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +84,24 @@ class Admitted:
     schema: Schema | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What a scan found."""
+
+    verdict: Verdict
+    subject: str
+    digest: Digest
+    kinds: Mapping[str, str]
+    schema: Schema | None
+
+
 def scanned(file_name: str, raw: memoryview, settings: ScanSettings) -> Verdict:
     """Scan one file; nothing in it is executed, imported or unpickled."""
     return judged(findings_of(file_name, raw, settings))
 
 
 def admitted(
-    keep: OpenKeep,
+    turn: Turn,
     candidate: Candidate,
     *,
     vault: VaultSettings,
@@ -79,75 +114,155 @@ def admitted(
 
     Raises:
         RefusedError: `verdict.hold` or `verdict.deny`.
-        UsageError: `model.name`, `admit.text` or `canary.*`.
+        UsageError: `model.name`, `admit.text`, `admit.empty`, `admit.kind` or `canary.*`.
+        UnavailableError: from the store, or `vault.pruned`; nothing refers to what was written.
     """
     checked_model_name(candidate.name)
     _demand_text(candidate)
-    verdict = scanned(candidate.file_name, candidate.raw, scan)
-    _demand(keep, candidate, verdict)
-    kind = identify(candidate.raw)
-    schema = schema_of(candidate.raw, kind)
-    if candidate.canary is not None:
-        demand_canary(candidate.canary, schema)
-    entry = FileEntry(
-        path=candidate.file_name,
-        size_bytes=len(candidate.raw),
-        digest=digest_of(candidate.raw),
-        tensors=tensor_entries(candidate.file_name, candidate.raw, kind),
-    )
-    head = current_head(keep)
-    reader = keep.reader()
-    snapshot = reader.snapshot(head.snapshot)
-    domain = _domain(keep, snapshot, candidate)
-    latest = _latest(keep, reader, snapshot, candidate.name)
-    if latest is not None and entry.digest in [file.digest for file in latest.manifest.files]:
-        return _outcome(latest.manifest, latest.digest, verdict, is_new=False)
-    manifest = Manifest(
-        name=candidate.name,
-        version=next_version(snapshot, candidate.name),
-        kind=kind,
-        domain=domain.name,
-        admitted_ns=keep.clock.now_ns(),
-        files=(entry,),
-        schema=schema,
-        canary=candidate.canary,
-        base=candidate.base,
-        note=candidate.note,
-    )
-    writer = Writer(
-        store=keep.store,
-        domain=domain,
-        signer=keep.keys.signer,
-        entropy=keep.entropy,
-        settings=vault,
-    )
-    wrote = stored(
-        [Source(path=entry.path, raw=candidate.raw, tensors=entry.tensors)],
-        writer=writer,
-        known=reader.index(snapshot),
-        progress=progress,
-    )
-    digest = _commit(keep, writer, before=snapshot, manifest=manifest, wrote=wrote)
-    record_damages(keep, reader.damages)
-    return _outcome(manifest, digest, verdict, is_new=True)
-
-
-def _domain(keep: OpenKeep, snapshot: Snapshot, candidate: Candidate) -> DomainKeys:
-    """Where a model is kept: all of its versions in one domain.
-
-    Raises:
-        MissingError: `keys.domain`.
-        UsageError: `admit.domain`.
-    """
-    before = {each.domain for each in snapshot.artifacts if each.name == candidate.name}
-    name = candidate.domain or next(iter(before), DEFAULT_DOMAIN)
-    if before and name not in before:
+    if not candidate.files:
         raise UsageError(
-            "admit.domain",
-            f"{candidate.name} is kept in the domain {next(iter(before))}, not in {name}",
-            hint="leave the domain out, or admit it under another name",
+            "admit.empty",
+            f"there is no file to admit as {candidate.name}",
+            hint="links are not followed: copy what they lead to (`cp -rL`) and admit that",
         )
-    return keep.domains.named(name)
+    size_bytes = sum(each.size_bytes for each in candidate.files)
+    with lent(turn, size_bytes):
+        found = _scanned(candidate, scan)
+    if found.verdict.decision is not Decision.ALLOW:
+        _record_refused(turn.opened, candidate, found)
+    demand_allowed(found.verdict, subject=found.subject)
+    if candidate.canary is not None:
+        demand_canary(candidate.canary, found.schema)
+    return retried(lambda: _admitted(turn, candidate, found, vault=vault, progress=progress))
+
+
+def _admitted(
+    turn: Turn,
+    candidate: Candidate,
+    found: _Judged,
+    *,
+    vault: VaultSettings,
+    progress: Callable[[int], None],
+) -> Admitted:
+    keep = turn.opened
+    snapshot = current_snapshot(keep)
+    domain = domain_for(keep, snapshot, candidate.name, candidate.domain)
+    first = bases_of(keep, snapshot, candidate.name, candidate.base)
+    with lent(turn, sum(each.size_bytes for each in candidate.files)):
+        done = written(
+            keep,
+            _streams(candidate, found, keep.writer_to(keep.store, domain, vault)),
+            domain=domain,
+            snapshot=snapshot,
+            first=first,
+            vault=vault,
+            progress=progress,
+        )
+    keep = turn.opened
+    reader = keep.reader()
+    latest = _latest(keep, reader, current_snapshot(keep, reader), candidate.name)
+    record_damages(keep, [*done.damages, *reader.damages])
+    files = tuple(each.entry for each in done.wrote.files)
+    if latest is not None and latest.manifest.files == files:
+        return _outcome(latest.manifest, latest.digest, found.verdict, is_new=False)
+    manifest, digest = entered(
+        keep,
+        Manifest(
+            name=candidate.name,
+            version=0,
+            kind=_kind(found.kinds),
+            domain=domain.name,
+            admitted_ns=keep.clock.now_ns(),
+            files=files,
+            schema=found.schema,
+            canary=candidate.canary,
+            base=candidate.base,
+            note=candidate.note,
+        ),
+        _recipe(candidate, done),
+        domain=domain,
+        kind="model.admitted",
+        vault=vault,
+    )
+    return _outcome(manifest, digest, found.verdict, is_new=True)
+
+
+def _scanned(candidate: Candidate, settings: ScanSettings) -> _Judged:
+    """Scan every file: all findings, and the first file that is not to be let in."""
+    findings: list[Finding] = []
+    kinds: dict[str, str] = {}
+    schema: Schema | None = None
+    bad: Plain | None = None
+    sizes = {each.path: each.size_bytes for each in candidate.files}
+    for each in candidate.files:
+        own = _findings(each, sizes, settings)
+        if bad is None and judged(own).decision is not Decision.ALLOW:
+            bad = each
+        findings += own
+        kinds[each.path] = identify(each.raw)
+        is_good = bad is None  # what is refused may not parse
+        schema = schema or (schema_of(each.raw, kinds[each.path]) if is_good else None)
+        each.forget()
+    subject = bad or candidate.files[0]
+    digest = digest_of(subject.raw) if bad is not None else Digest("")
+    return _Judged(judged(findings), subject.path, digest, kinds, schema)
+
+
+def _findings(
+    file: Plain, sizes: Mapping[str, int], settings: ScanSettings
+) -> Sequence[Finding]:
+    """What is wrong with one file of several.
+
+    That a graph keeps tensors in another file is no fault where that file is admitted with it and
+    holds them. Room is made for those findings first, so that none hides another one.
+    """
+    count = _externals_within(file, sizes)
+    if not count:
+        return findings_of(file.path, file.raw, settings)
+    wide = replaced(settings, findings_max=settings.findings_max + 2 * count)
+    found = findings_of(file.path, file.raw, wide)
+    return [each for each in found if each.rule != _EXTERNAL][: settings.findings_max]
+
+
+def _externals_within(file: Plain, sizes: Mapping[str, int]) -> int:
+    """How many tensors a graph keeps in other files, if all lie in files that are admitted too."""
+    if len(sizes) < 2 or identify(file.raw) != "onnx":
+        return 0
+    try:
+        outside = external_tensors(file.path, onnx_layout(file.raw))
+    except IntegrityError:
+        return 0
+    is_whole = all(
+        each.path != file.path and each.offset + each.length <= sizes.get(each.path, -1)
+        for each in outside
+    )
+    return len(outside) if is_whole and len(outside) <= _EXTERNALS_MAX else 0
+
+
+def _streams(candidate: Candidate, found: _Judged, writer: Writer) -> Iterator[Stream]:
+    """The files cut, those of one model together for the sake of its external data."""
+    places = places_of({each.path: each.raw for each in candidate.files}, found.kinds)
+    for each in candidate.files:
+        each.forget()
+    for each in candidate.files:
+        yield streamed(each, places.get(each.path, ()), writer=writer)
+
+
+def _recipe(candidate: Candidate, done: Deposited) -> Recipe:
+    modes = candidate.modes or {}
+    return Recipe(
+        files=tuple(
+            replaced(each.recipe, mode=modes.get(each.recipe.path, -1)) for each in done.wrote.files
+        ),
+        folders=candidate.folders,
+        links=candidate.links,
+    )
+
+
+def _kind(kinds: Mapping[str, str]) -> str:
+    """What a candidate is: what most of its files are, leaving out those of unknown kind."""
+    known = [kind for kind in kinds.values() if kind not in (UNKNOWN, EMPTY)]
+    return max(known or list(kinds.values()), key=(known or list(kinds.values())).count)
 
 
 def schema_of(raw: memoryview, kind: str) -> Schema | None:
@@ -158,41 +273,10 @@ def schema_of(raw: memoryview, kind: str) -> Schema | None:
     return Schema(inputs=layout.inputs, outputs=layout.outputs)
 
 
-def _commit(
-    keep: OpenKeep, writer: Writer, *, before: Snapshot, manifest: Manifest, wrote: Stored
-) -> str:
-    """Recipe -> envelope -> snapshot -> ledger entry -> head; return the manifest's digest."""
-    recipe = put_sealed(writer, "recipe", to_msgpack(wrote.recipe))
-    envelope = sealed(manifest, signer=keep.keys.signer)
-    artifact = ArtifactEntry(
-        name=manifest.name,
-        version=manifest.version,
-        domain=manifest.domain,
-        envelope=put_sealed(writer, "envelope", to_msgpack(envelope)),
-        recipe=recipe,
-    )
-    after = Snapshot(
-        taken_ns=keep.clock.now_ns(),
-        parent=keep.state.applied().snapshot,
-        artifacts=(*before.artifacts, artifact),
-        retired=before.retired,
-        indexes=(*before.indexes, *filter(None, [wrote.index])),
-    )
-    digest = digest_of(envelope.manifest)
-    facts: dict[str, Fact] = {
-        "model": manifest.name,
-        "version": manifest.version,
-        "manifest": digest,
-        "size_bytes": manifest.files[0].size_bytes,
-        "domain": manifest.domain,
-    }
-    committed(keep, after, ("model.admitted", facts))
-    return digest
-
-
 def _demand_text(candidate: Candidate) -> None:
     """A manifest is UTF-8; what a shell hands over need not be."""
-    for what, text in (("file's name", candidate.file_name), ("note", candidate.note)):
+    names = [("file's name", each.path) for each in candidate.files]
+    for what, text in (*names, ("note", candidate.note)):
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -201,19 +285,17 @@ def _demand_text(candidate: Candidate) -> None:
             ) from error
 
 
-def _demand(keep: OpenKeep, candidate: Candidate, verdict: Verdict) -> None:
-    if verdict.decision is not Decision.ALLOW:
-        record(
-            keep,
-            "model.refused",
-            {
-                "model": candidate.name,
-                "decision": str(verdict.decision),
-                "digest": digest_of(candidate.raw),
-                "rules": _rules(verdict.findings),
-            },
-        )
-    demand_allowed(verdict, subject=candidate.file_name)
+def _record_refused(keep: OpenKeep, candidate: Candidate, found: _Judged) -> None:
+    record(
+        keep,
+        "model.refused",
+        {
+            "model": candidate.name,
+            "decision": str(found.verdict.decision),
+            "digest": found.digest,
+            "rules": _rules(found.verdict.findings),
+        },
+    )
 
 
 def _rules(findings: Sequence[Finding]) -> tuple[str, ...]:
@@ -223,14 +305,25 @@ def _rules(findings: Sequence[Finding]) -> tuple[str, ...]:
 def _latest(
     keep: OpenKeep, reader: Reader, snapshot: Snapshot, name: str
 ) -> VerifiedManifest | None:
-    """The latest version's manifest, if there is one that can be read."""
+    """The latest version's manifest, if there is one that can be read.
+
+    Raises:
+        UsageError: `admit.kind`.
+    """
     version = latest_version(snapshot, name)
     if version < 1:
         return None
     try:
-        return proof_of(keep, reader, snapshot, name=name, version=version)
+        proof = proof_of(keep, reader, snapshot, name=name, version=version)
     except (IntegrityError, MissingError):
         return None
+    if proof.manifest.kind == _UNSCANNED:
+        raise UsageError(
+            "admit.kind",
+            f"{name} holds files that were saved without a scan: a model has another name",
+            hint="choose another --name",
+        )
+    return proof
 
 
 def _outcome(manifest: Manifest, digest: str, verdict: Verdict, *, is_new: bool) -> Admitted:

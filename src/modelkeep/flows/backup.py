@@ -7,7 +7,8 @@ The ledger's own tiles travel with every checkpoint and not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 from modelkeep.core.errors import (
     IntegrityError,
@@ -19,13 +20,14 @@ from modelkeep.core.errors import (
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.record import Record
 from modelkeep.flows.check import demand_object
-from modelkeep.flows.keep import OpenKeep, current_head, record
+from modelkeep.flows.carry import carried
+from modelkeep.flows.keep import OpenKeep, current_head, mended, record
 from modelkeep.flows.keys import remove_unreadable
 from modelkeep.flows.store_format import StoreFormat
 from modelkeep.flows.values import swept
 from modelkeep.ports.store import ObjectStat, Store
 from modelkeep.vault.check import needed
-from modelkeep.vault.load import Reader
+from modelkeep.vault.load import Damage, Reader
 from modelkeep.vault.objects import latest, member_names, unverified_member
 from modelkeep.vault.replicate import (
     CONTENT_KINDS,
@@ -35,6 +37,7 @@ from modelkeep.vault.replicate import (
     kind_of,
     missing_in,
 )
+from modelkeep.vault.settings import VaultSettings
 
 # Packs that were there before and are read back in each run; `check --read-data` reads them all.
 SAMPLE_PACKS = 8
@@ -70,6 +73,7 @@ def backed_up(
     keep: OpenKeep,
     *,
     fresh: Collection[str] = (),
+    vault: VaultSettings | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[BackupReport, ...]:
     """Replicate to every store but the first; one that fails does not stop the others.
@@ -77,6 +81,7 @@ def backed_up(
     Args:
         fresh: labels of stores that may be empty: replacements, to be filled from nothing.
     """
+    vault = vault or VaultSettings()
     swept(keep)
     remove_unreadable(keep)  # what is left of a destroyed key would fail the copy
     reports = []
@@ -84,7 +89,7 @@ def backed_up(
         started_ns = keep.clock.monotonic_ns()
         try:
             demand_own(keep, target, may_be_empty=target.label in fresh)
-            report = _to_store(keep, target, started_ns, progress)
+            report = _to_store(keep, target, started_ns, vault=vault, progress=progress)
         except KeepError as error:
             report = BackupReport(
                 store=target.label,
@@ -137,35 +142,56 @@ def demand_own(keep: OpenKeep, target: Store, *, may_be_empty: bool) -> None:
 
 
 def _to_store(
-    keep: OpenKeep, target: Store, started_ns: int, progress: Callable[[int], None]
+    keep: OpenKeep,
+    target: Store,
+    started_ns: int,
+    *,
+    vault: VaultSettings,
+    progress: Callable[[int], None],
 ) -> BackupReport:
     head = current_head(keep)
+    reader = keep.reader(may_heal=False)
     lacking = missing_in(keep.store.list(""), target.list(""))
+    first = [stat for stat in lacking if stat.name.startswith("format/")]
+    rest = [stat for stat in lacking if not stat.name.startswith("format/")]
 
     def verify(name: str, raw: bytes) -> None:
-        demand_object(keep, name, raw)
+        demand_object(keep, name, raw, reader=reader)
 
-    copied = copy_objects(
-        lacking, source=keep.store, target=target, verify=verify, progress=progress
+    copy = partial(copy_objects, source=keep.store, target=target, verify=verify)
+    counts = [copy(first, progress=progress)]
+    chunks = carried(keep, target, head.snapshot, vault=vault, progress=progress)
+    counts.append(
+        copy(rest, progress=progress) if not chunks.damaged else copy(_without_head(rest))
     )
-    sampled = _sample(keep, target, {stat.name for stat in lacking})
-    mended = copy_objects(
-        [stat for stat in sampled if not _is_good(keep, target, stat.name)],
-        source=keep.store,
-        target=target,
-        verify=verify,
-    )
-    alone = Reader(stores=(target,), domains=keep.domains, public=keep.public, may_heal=False)
+    fresh = {stat.name for stat in lacking} | set(chunks.packs)
+    sampled = _sample(keep, target, fresh)
+    bad = [stat for stat in sampled if not _is_good(keep, target, stat.name, reader)]
+    healed = [
+        mended(
+            keep, Damage(store=target.label, object=each.name, code="vault.digest", healed=False)
+        )
+        for each in bad
+        if kind_of(each.name) in ("pack", "index")
+    ]
+    counts.append(copy([stat for stat in bad if kind_of(stat.name) not in ("pack", "index")]))
     return BackupReport(
         store=target.label,
         head=head.number,
-        objects=copied.objects,
-        size_bytes=copied.size_bytes,
-        replaced=copied.replaced + mended.replaced,
+        objects=sum(each.objects for each in counts) + chunks.objects,
+        size_bytes=sum(each.size_bytes for each in counts) + chunks.size_bytes,
+        replaced=sum(each.replaced for each in counts)
+        + chunks.replaced
+        + sum(each.healed for each in healed),
         seconds=_seconds_since(keep, started_ns),
-        damaged=copied.damaged + mended.damaged,
-        missing=_missing(target, alone, head.snapshot),
+        damaged=tuple(name for each in counts for name in each.damaged) + chunks.damaged,
+        missing=_missing(target, keep.reader_of((target,)), head.snapshot),
     )
+
+
+def _without_head(lacking: Sequence[ObjectStat]) -> list[ObjectStat]:
+    """A target never names what it does not hold."""
+    return [stat for stat in lacking if kind_of(stat.name) != "head"]
 
 
 def _sample(keep: OpenKeep, target: Store, copied: Collection[str]) -> list[ObjectStat]:
@@ -186,9 +212,9 @@ def _sample(keep: OpenKeep, target: Store, copied: Collection[str]) -> list[Obje
     ]
 
 
-def _is_good(keep: OpenKeep, target: Store, name: str) -> bool:
+def _is_good(keep: OpenKeep, target: Store, name: str, reader: Reader) -> bool:
     try:
-        demand_object(keep, name, target.get(name))
+        demand_object(keep, name, target.get(name), reader=reader)
     except (IntegrityError, MissingError):
         return False
     return True
@@ -200,7 +226,7 @@ def _missing(target: Store, alone: Reader, snapshot: str) -> tuple[str, ...]:
     try:
         return tuple(
             name
-            for name, size_bytes in needed(alone, snapshot)
+            for name, size_bytes in needed(alone, target, snapshot)
             if name not in there or size_bytes not in (-1, there[name])
         )
     except (IntegrityError, MissingError) as error:

@@ -23,10 +23,12 @@ from modelkeep.crypto.keyring import DomainKey, RingBody
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.keep import LogEpoch, latest_of
 from modelkeep.flows.keyring import OpenRing, new_ring, opened_ring
-from modelkeep.flows.store_format import FORMAT, StoreFormat
+from modelkeep.flows.store_format import FEATURES, FORMAT, StoreFormat
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.keyholder import Holders, Keyholder
 from modelkeep.ports.store import Store
+from modelkeep.ports.workers import SERIAL, Workers
+from modelkeep.vault.load import Reader
 from modelkeep.vault.objects import (
     Numbered,
     member_names,
@@ -60,6 +62,16 @@ class Unlocked:
         """16 hex digits that name the keep."""
         return self.ring.keep_id
 
+    def reader_of(self, stores: Sequence[Store], *, workers: Workers = SERIAL) -> Reader:
+        """A reader over some stores; it changes nothing."""
+        return Reader(
+            stores=stores,
+            domains=self.domains,
+            public=self.keys.signer.public,
+            workers=workers,
+            may_heal=False,
+        )
+
 
 def created(
     stores: Sequence[Store],
@@ -86,7 +98,9 @@ def created(
     ring, keyring = new_ring(keyholder, keep_id=keep_id, body=body, holders=Holders())
     keys = ring.keys
     epoch = LogEpoch(number=0, origin=origin_of(keep_id, 0), base=0, resumed="")
-    form = StoreFormat(number=0, format=FORMAT, keep_id=keep_id, minimum_reader="0.1.0")
+    form = StoreFormat(
+        number=0, format=FORMAT, keep_id=keep_id, minimum_reader="0.1.0", required=FEATURES
+    )
     members = [
         series_member("format", form, signer=keys.signer),
         keyring,
@@ -118,10 +132,11 @@ def unlocked(stores: Sequence[Store], keyholder: Keyholder, *, keep_id: str = ""
     keys = ring.keys
     public = keys.signer.public
     form = latest_of(StoreFormat, stores, "format", public=public)
-    if form.format != FORMAT or form.keep_id != ring.keep_id or form.required:
+    unknown = sorted(set(form.required) - set(FEATURES))
+    if form.format != FORMAT or form.keep_id != ring.keep_id or unknown:
         raise IntegrityError(
             "keep.format",
-            f"this store has format {form.format} and needs {form.required or 'nothing'}",
+            f"this store has format {form.format} and needs {unknown or 'nothing'}",
             hint=f"use modelkeep {form.minimum_reader} or newer",
         )
     return Unlocked(

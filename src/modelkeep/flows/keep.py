@@ -7,24 +7,40 @@ written (power cut between the two) gets its head now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from modelkeep.core.entry import Entry, Fact
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
+from modelkeep.core.record import replaced
 from modelkeep.crypto.certificates import Authority
-from modelkeep.crypto.hierarchy import Domains, KeepKeys
+from modelkeep.crypto.hierarchy import DomainKeys, Domains, KeepKeys
 from modelkeep.flows.keyring import OpenRing
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.recorder import Recorder
 from modelkeep.ports.state import State
 from modelkeep.ports.store import Store
+from modelkeep.ports.workers import SERIAL, Workers
+from modelkeep.vault.commit import Writer
+from modelkeep.vault.encode import Policy
 from modelkeep.vault.load import Damage, Reader
+from modelkeep.vault.mend import mended_index, mended_packs
 from modelkeep.vault.objects import N, Numbered, latest, series_member
+from modelkeep.vault.settings import VaultSettings
 from modelkeep.vault.snapshot import Head, Snapshot
 
 REPLAY_BATCH = 1000
+# What a damaged object shows itself by; a store that does not answer is left as it is.
+_MENDABLE = (
+    "aead.",
+    "codec.",
+    "record.",
+    "signature.",
+    "store.missing",
+    "store.size",
+    "vault.",
+)
 
 # From an index on: the ledger's entries as far as they are durable now.
 History = Callable[[int], Iterator[tuple[int, Entry]]]
@@ -57,6 +73,9 @@ class OpenKeep:
         epochs: the keep's logs in order; the last one is written to.
         history: reads the ledger from an index on.
         actor: who acts, for the ledger, such as `cli:root`.
+        workers: the threads that hash, encode and encrypt.
+        policies: how each store encodes, by label; a store that is not named keeps chunks as they
+            are.
     """
 
     keep_id: str
@@ -72,6 +91,8 @@ class OpenKeep:
     recorder: Recorder
     history: History
     actor: str
+    workers: Workers = SERIAL
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -90,8 +111,32 @@ class OpenKeep:
 
     def reader(self, *, may_heal: bool = True) -> Reader:
         """A reader over all stores."""
+        return self.reader_of(self.stores, may_heal=may_heal)
+
+    def reader_of(self, stores: Sequence[Store], *, may_heal: bool = False) -> Reader:
+        """A reader over some stores only."""
         return Reader(
-            stores=self.stores, domains=self.domains, public=self.public, may_heal=may_heal
+            stores=stores,
+            domains=self.domains,
+            public=self.public,
+            workers=self.workers,
+            may_heal=may_heal,
+        )
+
+    def policy_of(self, store: Store) -> Policy:
+        """How a store encodes what is written to it."""
+        return self.policies.get(store.label, Policy.FAST)
+
+    def writer_to(self, store: Store, domain: DomainKeys, vault: VaultSettings) -> Writer:
+        """A writer into one store, under one domain's key."""
+        return Writer(
+            store=store,
+            domain=domain,
+            signer=self.keys.signer,
+            entropy=self.entropy,
+            settings=vault,
+            workers=self.workers,
+            policy=self.policy_of(store),
         )
 
 
@@ -179,13 +224,33 @@ def recorded(keep: OpenKeep, entries: Sequence[Entry]) -> int:
 
 
 def record_damages(keep: OpenKeep, damages: Sequence[Damage]) -> None:
-    """Record what reads came across, one entry per object and store."""
-    for damage in damages:
+    """Mend what reads came across where that is possible; record it, per object and store."""
+    for damage in [mended(keep, each) for each in damages]:
         record(
             keep,
             "vault.healed" if damage.healed else "vault.damaged",
             {"store": damage.store, "object": damage.object, "code": damage.code},
         )
+
+
+def mended(keep: OpenKeep, damage: Damage) -> Damage:
+    """Make a damaged pack or index good again from the other stores; the damage as it then is."""
+    kind = damage.object.partition("/")[0]
+    store = next((each for each in keep.stores if each.label == damage.store), None)
+    if damage.healed or store is None or kind not in ("pack", "index"):
+        return damage
+    if not damage.code.startswith(_MENDABLE):
+        return damage
+    reader = keep.reader(may_heal=False)
+    try:
+        writer = keep.writer_to(store, keep.domains.of(damage.object), VaultSettings())
+        if kind == "pack":
+            healed = not mended_packs(writer, reader, [damage.object]).lost
+        else:
+            healed = mended_index(writer, reader, damage.object)
+    except (IntegrityError, MissingError, UnavailableError):
+        return damage
+    return replaced(damage, healed=healed)
 
 
 def replay(keep: OpenKeep) -> int:

@@ -371,18 +371,13 @@ def with_ring(
 
 def _without(keep: OpenKeep, before: Snapshot, parent: str, dead: Collection[str]) -> Snapshot:
     """A snapshot without the artifacts of some domains, whose version numbers are retired."""
-    key_ids = {each.key_id for name in dead for each in keep.domains.all_of(name)}
     gone = tuple((each.name, each.version) for each in before.artifacts if each.domain in dead)
     return replaced(
         before,
         taken_ns=keep.clock.now_ns(),
         parent=parent,
         artifacts=tuple(each for each in before.artifacts if each.domain not in dead),
-        indexes=tuple(
-            each
-            for each in before.indexes
-            if keep.domains.holds(each) and key_id_of(each) not in key_ids
-        ),
+        indexes=(),
         retired=(*before.retired, *gone),
     )
 

@@ -34,7 +34,7 @@ def chosen(keep: OpenKeep, references: Sequence[str]) -> tuple[ModelReference, .
     wanted = [parsed_reference(text) for text in references] or [
         ModelReference(name=name)
         for name in sorted({each.name for each in snapshot.artifacts})
-        if manifest_of(keep, ModelReference(name=name)).schema is not None
+        if is_servable(manifest_of(keep, ModelReference(name=name)))
     ]
     if not wanted:
         raise UsageError(
@@ -76,7 +76,7 @@ def published(
         UsageError: `serve.kind`, when no runtime can answer for this kind of model.
         IntegrityError: `model.damaged`.
     """
-    file = loaded(keep, reference, allocate=allocate)
+    file = loaded(keep, reference, allocate=allocate, demand=_demand_servable)
     manifest = file.proof.manifest
     return Published(
         name=manifest.name,
@@ -88,10 +88,26 @@ def published(
     )
 
 
+def is_servable(manifest: Manifest) -> bool:
+    """Whether a runtime can answer for it: one file that says what it takes and gives."""
+    return manifest.schema is not None and len(manifest.files) == 1
+
+
 def is_batchable(schema: Schema) -> bool:
     """Whether calls may be joined: of each input and output the first dimension only is free."""
     ports = (*schema.inputs, *schema.outputs)
     return all(port.shape[:1] == (-1,) and -1 not in port.shape[1:] for port in ports)
+
+
+def _demand_servable(manifest: Manifest) -> None:
+    _schema(manifest)
+    if not is_servable(manifest):
+        raise UsageError(
+            "serve.kind",
+            f"{manifest.name}:{manifest.version} is a folder of {len(manifest.files)} files: no "
+            "runtime can serve one yet",
+            hint="serve ONNX models of one file; folders are stored, checked and restored",
+        )
 
 
 def _schema(manifest: Manifest) -> Schema:

@@ -22,9 +22,9 @@ from modelkeep.ledger.checkpoint import Checkpoint
 from modelkeep.ledger.log import LogReader, published_bodies
 from modelkeep.ledger.tree import TILE_WIDTH, leaf_hash, root_of
 from modelkeep.ledger.verify import LogReport, demand_whole, verified_log
-from modelkeep.ports.store import Store
+from modelkeep.ports.store import ObjectStat, Store
+from modelkeep.ports.workers import SERIAL, Workers
 from modelkeep.vault.check import needed
-from modelkeep.vault.load import Reader
 from modelkeep.vault.objects import (
     member_names,
     opened_member,
@@ -154,6 +154,7 @@ def copied(
     target: Store,
     *,
     verify: Callable[[str, bytes], None],
+    workers: Workers = SERIAL,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Copied:
     """Copy everything that a keep needs into an empty store, the head last; repeatable.
@@ -166,14 +167,21 @@ def copied(
     wanted = without_erased(listed)
     count = size_bytes = 0
     damaged = []
-    for stat in sorted(wanted, key=lambda each: (order[kind_of(each.name)], each.name)):
+
+    def proven(stat: ObjectStat) -> bytes | KeepError:
         try:
             raw = source.get(stat.name)
             if kind_of(stat.name) != "ledger":
                 verify(stat.name, raw)
         except KeepError as error:
-            if not isinstance(error, MissingError):
-                damaged.append(f"{stat.name}: {error.code}")
+            return error
+        return raw
+
+    in_order = sorted(wanted, key=lambda each: (order[kind_of(each.name)], each.name))
+    for stat, raw in zip(in_order, workers.map(proven, in_order), strict=True):
+        if isinstance(raw, KeepError):
+            if not isinstance(raw, MissingError):
+                damaged.append(f"{stat.name}: {raw.code}")
             continue
         target.put(stat.name, raw)  # what the target cannot take ends the recovery
         count += 1
@@ -230,13 +238,13 @@ def backed(store: Store, opened: Unlocked, entries: Iterable[Entry]) -> Backed:
 def _whole_head(store: Store, opened: Unlocked) -> Head:
     public = opened.keys.signer.public
     there = {stat.name: stat.size_bytes for stat in store.list("")}
-    alone = Reader(stores=(store,), domains=opened.domains, public=public, may_heal=False)
+    alone = opened.reader_of((store,))
     for name in member_names(store, "head"):
         try:
             head = opened_member(Head, name, store.get(name), kind="head", public=public)
             if all(
                 each in there and size_bytes in (-1, there[each])
-                for each, size_bytes in needed(alone, head.snapshot)
+                for each, size_bytes in needed(alone, store, head.snapshot)
             ):
                 return head
         except (IntegrityError, MissingError):
@@ -256,8 +264,7 @@ def honoured_snapshot(store: Store, opened: Unlocked, had: Backed, target: Store
     """
     if not had.lost:
         return had.head.snapshot
-    public = opened.keys.signer.public
-    reader = Reader(stores=(store,), domains=opened.domains, public=public, may_heal=False)
+    reader = opened.reader_of((store,))
     before = reader.snapshot(had.head.snapshot)
     after = to_msgpack(
         replaced(before, parent=had.head.snapshot, retired=(*before.retired, *had.lost))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from modelkeep.core.artifact import Manifest, ModelReference, Schema
 from modelkeep.core.errors import IntegrityError, MissingError
+from modelkeep.core.names import key_id_of
 from modelkeep.core.record import Record, from_msgpack
 from modelkeep.core.rows import Alias
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
@@ -19,9 +21,8 @@ from modelkeep.seal.trust import (
     tensors_at,
     verified,
 )
-from modelkeep.vault.index import ChunkIndex
 from modelkeep.vault.load import Reader
-from modelkeep.vault.snapshot import RecipeFile, Snapshot, entry_of
+from modelkeep.vault.snapshot import Recipe, Snapshot, entry_of
 
 DEFAULT_ALIAS = "prod"
 
@@ -40,6 +41,19 @@ class ModelSummary(Record, frozen=True):
     schema: Schema | None
     base: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeldVersion:
+    """One version that the keep holds: its proven manifest, and how its files are put together.
+
+    Attributes:
+        key_id: of the domain key that its chunks are under.
+    """
+
+    proof: VerifiedManifest
+    recipe: Recipe
+    key_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,56 +155,91 @@ def proof_of(
     return verified(envelope, name=name, version=version, trusted=(keep.public,))
 
 
+def reference_to(name: str, version: int) -> ModelReference:
+    """The reference of one version."""
+    return ModelReference(name=name, selector=str(version))
+
+
+def held_version(
+    keep: OpenKeep, reader: Reader, snapshot: Snapshot, reference: ModelReference
+) -> HeldVersion:
+    """Read and verify the version that a reference names, and its recipe.
+
+    Raises:
+        MissingError: `model.unknown` or `model.alias`.
+        IntegrityError: when manifest or recipe is damaged in every store, or `registry.recipe` when
+            they do not list the same files.
+    """
+    version = resolved(reference, snapshot, keep.state)
+    entry = entry_of(snapshot, reference.name, version)
+    proof = proof_of(keep, reader, snapshot, name=reference.name, version=version)
+    recipe = reader.recipe(entry.recipe)
+    signed = {each.path: each.size_bytes for each in proof.manifest.files}
+    found = {each.path: each.size_bytes for each in recipe.files}
+    if found != signed or len(found) != len(recipe.files):
+        raise IntegrityError(
+            "registry.recipe",
+            f"the recipe of {reference.name}:{version} is not of the files that were signed",
+        )
+    return HeldVersion(proof=proof, recipe=recipe, key_id=key_id_of(entry.recipe))
+
+
 def loaded(
     keep: OpenKeep,
     reference: ModelReference,
     *,
     allocate: Callable[[int], memoryview],
+    demand: Callable[[Manifest], None] = lambda _: None,
     reader: Reader | None = None,
 ) -> LoadedFile:
-    """Decrypt a model's file straight into memory that the caller provides, and prove it.
+    """Decrypt a model's one file straight into memory that the caller provides, and prove it.
 
     manifest verified -> recipe -> segments in place -> the whole file hashed against the manifest.
     What was damaged on the way and healed is recorded in the ledger.
 
     Args:
         allocate: gives a writable view of exactly that many bytes.
+        demand: may refuse the manifest before anything is allocated.
 
     Raises:
         IntegrityError: `model.damaged`, naming model, version and tensors, when no store has a
             good copy of a chunk.
     """
     reader = reader or keep.reader()
-    snapshot = current_snapshot(keep, reader)
-    version = resolved(reference, snapshot, keep.state)
     try:
-        proof = proof_of(keep, reader, snapshot, name=reference.name, version=version)
-        recipe = reader.recipe(entry_of(snapshot, reference.name, version).recipe)
-        file = recipe.files[0]
+        found = held_version(keep, reader, current_snapshot(keep, reader), reference)
+        demand(found.proof.manifest)
+        (file,) = found.recipe.files
         target = allocate(file.size_bytes)
-        _fill(target, file, reader.index(snapshot), reader, proof.manifest)
-        demand_file(proof, file.path, target)
+        with naming_tensors(found.proof.manifest):
+            reader.file_into(target, file, key_id=found.key_id)
+        demand_file(found.proof, file.path, target)
     finally:
         record_damages(keep, reader.damages)
         reader.damages.clear()
-    return LoadedFile(proof=proof, path=file.path, raw=target)
+    return LoadedFile(proof=found.proof, path=file.path, raw=target)
 
 
-def _fill(
-    target: memoryview, file: RecipeFile, index: ChunkIndex, reader: Reader, manifest: Manifest
-) -> None:
+@contextmanager
+def naming_tensors(manifest: Manifest) -> Iterator[None]:
+    """Turn a damaged chunk into the model, version and tensors that it hits.
+
+    Raises:
+        IntegrityError: `model.damaged`.
+    """
     try:
-        reader.file_into(target, file, index)
+        yield
     except IntegrityError as error:
         offset, length = error.context.get("offset"), error.context.get("length")
+        path = str(error.context.get("path"))
         if offset is None or length is None:
             raise
-        hit = [each.name for each in tensors_at(file_of(manifest, file.path), offset, length)]
+        hit = [each.name for each in tensors_at(file_of(manifest, path), offset, length)]
         what = f"tensor {', '.join(hit)}" if hit else "the model's structure"
         raise IntegrityError(
             "model.damaged",
             f"{manifest.name}:{manifest.version}: {what} is damaged in every store "
-            f"({file.path}, bytes {offset} to {offset + length})",
+            f"({path}, bytes {offset} to {offset + length})",
             hint="another version or another copy of the store still serves; see `modelkeep check`",
             model=manifest.name,
             version=manifest.version,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from modelkeep.core.entry import Fact
 from modelkeep.core.errors import RefusedError, UnavailableError, UsageError
@@ -25,11 +26,12 @@ from modelkeep.flows.keep import OpenKeep, current_head, record, record_damages
 from modelkeep.flows.keyring import with_domain, without_domain
 from modelkeep.flows.keys import has_columns, remove_unreadable, with_ring
 from modelkeep.flows.registry import proof_of
-from modelkeep.seal.trust import demand_file, file_of
-from modelkeep.vault.commit import Source, Writer, put_sealed, stored
-from modelkeep.vault.load import Reader
+from modelkeep.seal.trust import demand_entry, file_of
+from modelkeep.vault.bases import layout_id
+from modelkeep.vault.commit import Stream, Writer, put_sealed, stored
+from modelkeep.vault.load import Reader, places_in
 from modelkeep.vault.settings import VaultSettings
-from modelkeep.vault.snapshot import ArtifactEntry, Snapshot
+from modelkeep.vault.snapshot import ArtifactEntry, RecipeFile, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +106,7 @@ def rekeyed(
 def _moved(keep: OpenKeep, name: str, vault: VaultSettings, progress: Callable[[int], None]) -> int:
     """Store anew whatever the current snapshot holds under a key that retires, one by one."""
     old = {each.key_id for each in keep.domains.all_of(name) if each.is_retiring}
-    writer = Writer(
-        store=keep.store,
-        domain=keep.domains.named(name),
-        signer=keep.keys.signer,
-        entropy=keep.entropy,
-        settings=vault,
-    )
+    writer = keep.writer_to(keep.store, keep.domains.named(name), vault)
     done = 0
     reader = keep.reader()
     snapshot = reader.snapshot(current_head(keep).snapshot)
@@ -118,10 +114,6 @@ def _moved(keep: OpenKeep, name: str, vault: VaultSettings, progress: Callable[[
         if key_id_of(entry.envelope) in old:
             snapshot = _with_moved(keep, reader, writer, snapshot, entry, progress=progress)
             done += 1
-    if any(key_id_of(each) in old for each in snapshot.indexes):
-        kept = tuple(each for each in snapshot.indexes if key_id_of(each) not in old)
-        parent = keep.state.applied().snapshot
-        committed(keep, replaced(snapshot, parent=parent, indexes=kept))
     record_damages(keep, reader.damages)
     return done
 
@@ -137,27 +129,53 @@ def _with_moved(
 ) -> Snapshot:
     """One artifact: read and proven as on any load, written under the new key, committed."""
     proof = proof_of(keep, reader, snapshot, name=entry.name, version=entry.version)
-    index = reader.index(snapshot)
-    sources = []
-    for file in reader.recipe(entry.recipe).files:
-        raw = memoryview(bytearray(file.size_bytes))
-        reader.file_into(raw, file, index)
-        demand_file(proof, file.path, raw)
-        tensors = file_of(proof.manifest, file.path).tensors
-        sources.append(Source(path=file.path, raw=raw, tensors=tensors))
-    wrote = stored(sources, writer=writer, known=index, progress=progress)
+    old = key_id_of(entry.recipe)
+    recipe = reader.recipe(entry.recipe)
+    sources = [
+        Stream(
+            path=file.path,
+            size_bytes=file.size_bytes,
+            places=tuple(places_in(file)),
+            read=partial(_chunk_into, reader, file, old),
+            tensors=file_of(proof.manifest, file.path).tensors,
+        )
+        for file in recipe.files
+    ]
+    done = stored(
+        sources,
+        writer=writer,
+        known=reader.index_of(keep.store, writer.domain.key_id),
+        fetch=lambda chunk_id: reader.chunk(chunk_id, key_id=writer.domain.key_id),
+        progress=progress,
+    )
+    for each in done.files:
+        demand_entry(proof, each.entry)
+    files = [
+        replaced(file, chunks=each.recipe.chunks)
+        for file, each in zip(recipe.files, done.files, strict=True)
+    ]
+    layouts = (
+        layout_id(writer.domain.chunk_ids.reveal(), each.tensors) for each in proof.manifest.files
+    )
     moved = replaced(
         entry,
         envelope=put_sealed(writer, "envelope", reader.body("envelope", entry.envelope)),
-        recipe=put_sealed(writer, "recipe", to_msgpack(wrote.recipe)),
+        recipe=put_sealed(writer, "recipe", to_msgpack(replaced(recipe, files=tuple(files)))),
+        layouts=tuple(sorted(filter(None, layouts))),
     )
     after = replaced(
         snapshot,
         taken_ns=keep.clock.now_ns(),
         parent=keep.state.applied().snapshot,
         artifacts=tuple(moved if each is entry else each for each in snapshot.artifacts),
-        indexes=(*snapshot.indexes, *filter(None, [wrote.index])),
+        indexes=(),
     )
     facts: dict[str, Fact] = {"model": entry.name, "version": entry.version}
     committed(keep, after, ("model.rekeyed", facts))
     return after
+
+
+def _chunk_into(
+    reader: Reader, file: RecipeFile, key_id: str, start: int, target: memoryview
+) -> None:
+    reader.file_chunk_into(target, file, start=start, key_id=key_id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from modelkeep.vault.objects import Numbered
 
 FORMAT = "modelkeep-store-v0"
+# What a reader must know beyond the first release: encoded chunks, padded packs, listed indexes.
+FEATURES = ("encodings",)
 
 
 class StoreFormat(Numbered, frozen=True):

@@ -20,3 +20,20 @@ def hex_of(raw: bytes | memoryview) -> str:
 def keyed_id(key: bytes, raw: bytes | memoryview) -> bytes:
     """The 32-byte keyed digest of some bytes: nobody without the key can probe for content."""
     return blake3.blake3(raw, key=key).digest()
+
+
+class Digester:
+    """The digest of bytes that come in pieces."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self) -> None:
+        self._hash = blake3.blake3()
+
+    def update(self, raw: bytes | memoryview) -> None:
+        """Add the next bytes."""
+        self._hash.update(raw)
+
+    def digest(self) -> Digest:
+        """Of all bytes so far."""
+        return Digest("blake3:" + self._hash.hexdigest())

@@ -47,7 +47,10 @@ _ONNX_OUTPUT = 12
 _ONNX_FIELDS_MAX = 1_000_000
 # Of a zip's first member: long enough for every name that torch writes.
 _ZIP_NAME_BYTES_MAX = 512
-_TORCH_FIRST = ("/data.pkl", "/version", "/byteorder", "/.format_version")
+# What torch writes first: TorchScript begins with its storages.
+_TORCH_FIRST = re.compile(
+    r"(?s:.*)/(?:data\.pkl|version|byteorder|\.format_version)|[^/]+/data/[0-9]+"
+)
 
 
 def identify(view: memoryview) -> str:
@@ -83,7 +86,7 @@ def _without_magic(view: memoryview, head: bytes) -> str:
 def _is_torch(view: memoryview) -> bool:
     length = int.from_bytes(view[26:28], "little")
     name = bytes(view[30 : 30 + min(length, _ZIP_NAME_BYTES_MAX)])
-    return name.decode("utf-8", "replace").endswith(_TORCH_FIRST)
+    return _TORCH_FIRST.fullmatch(name.decode("utf-8", "replace")) is not None
 
 
 def _is_onnx(view: memoryview) -> bool:

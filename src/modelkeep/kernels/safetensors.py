@@ -20,6 +20,9 @@ PREFIX_BYTES = 8
 # The format's own limit is 100 MB, but decoding takes about ten times the header in memory; 16 MiB
 # name over 100,000 tensors.
 HEADER_BYTES_MAX = 16 * 1024 * 1024
+# Objects, lists and keys of a header, each of which costs up to 240 bytes decoded: six per tensor.
+# 16 MiB of `[],` take 385 MB.
+MARKS_MAX = 1_000_000
 # A dimension or an offset is a u64 in the format; a file has under 2**63 bytes.
 NUMBER_MAX = (1 << 63) - 1
 
@@ -111,6 +114,8 @@ def _header(view: memoryview) -> tuple[dict[str, Any], int]:
     if length > len(view) - PREFIX_BYTES:
         raise IntegrityError("safetensors.header", "the file ends inside its header")
     raw = bytes(view[PREFIX_BYTES : PREFIX_BYTES + length])
+    if raw.count(b"{") + raw.count(b"[") + raw.count(b":") > MARKS_MAX:
+        raise IntegrityError("safetensors.header", "the header has too many parts", limit=MARKS_MAX)
     if not raw.startswith(b"{"):
         raise IntegrityError("safetensors.header", "the header does not begin with '{'")
     try:

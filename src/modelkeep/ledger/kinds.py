@@ -210,7 +210,25 @@ _ALL = (
         Act.DETECT,
         severity=Severity.HIGH,
     ),
-    _kind("check.done", "objects read_data findings repaired", "All stores were checked."),
+    _kind(
+        "check.done",
+        "objects read_data share findings repaired lost",
+        "All stores were checked; `lost` names versions of which something is in no store.",
+    ),
+    _kind(
+        "client.added",
+        "client_id client public expires_ns size_bytes_max",
+        "A machine may hand things into the inbox.",
+        Act.CREATE,
+        entity="client",
+    ),
+    _kind(
+        "client.revoked",
+        "client_id client",
+        "Nothing more is accepted of a machine.",
+        Act.UPDATE,
+        entity="client",
+    ),
     _kind(
         "config.changed",
         "number",
@@ -224,6 +242,13 @@ _ALL = (
         "A recovery or its rehearsal was measured.",
     ),
     _kind(
+        "files.saved",
+        "model version manifest size_bytes domain",
+        "Files that are no model were kept as this version of a name; nothing was scanned.",
+        Act.CREATE,
+        entity="files",
+    ),
+    _kind(
         "key.used", "key purpose", "A root or key-encryption key was used.", Act.READ, entity="key"
     ),
     _kind(
@@ -232,6 +257,20 @@ _ALL = (
         "The keep has a new keyring.",
         Act.UPDATE,
         entity="keyring",
+    ),
+    _kind(
+        "inbox.accepted",
+        "submission client_id client model version files size_bytes",
+        "What a client had handed in was stored as this version.",
+        Act.CREATE,
+        entity="submission",
+    ),
+    _kind(
+        "inbox.rejected",
+        "submission client_id client objects",
+        "What a client had handed in was removed unread; all of it, where no submission is named.",
+        Act.DELETE,
+        entity="submission",
     ),
     _kind(
         "keep.created",
@@ -267,8 +306,22 @@ _ALL = (
     ),
     _kind(
         "model.admitted",
-        "model version manifest size_bytes",
+        "model version manifest size_bytes domain",
         "A model version was let in.",
+        Act.CREATE,
+        entity="model",
+    ),
+    _kind(
+        "model.exported",
+        "model version manifest recipients size_bytes",
+        "A model was handed over as a file that others can open.",
+        Act.READ,
+        entity="model",
+    ),
+    _kind(
+        "model.imported",
+        "model version manifest signer",
+        "A model was let in that another keep had exported and signed.",
         Act.CREATE,
         entity="model",
     ),
@@ -279,9 +332,16 @@ _ALL = (
         Act.DETECT,
     ),
     _kind(
+        "model.removed",
+        "model versions aliases",
+        "Versions left the current snapshot; earlier ones hold them until they are pruned.",
+        Act.DELETE,
+        entity="model",
+    ),
+    _kind(
         "model.restored",
-        "model version manifest",
-        "A model was written out in plaintext.",
+        "model version manifest path",
+        "A model, or a part of one, was written out in plaintext.",
         Act.READ,
         entity="model",
     ),
@@ -322,6 +382,11 @@ _ALL = (
         entity="head",
     ),
     _kind(
+        "vault.copied",
+        "store source versions objects size_bytes missing damaged",
+        "Some versions were brought to a store, ahead of a backup.",
+    ),
+    _kind(
         "vault.damaged",
         "store object code",
         "A damaged object was met; no store had it whole.",
@@ -333,6 +398,27 @@ _ALL = (
         "store object code",
         "A damaged object was replaced from another store.",
         Act.DETECT,
+    ),
+    _kind(
+        "vault.mounted",
+        "head snapshot",
+        "What the keep held was shown in plaintext as a file system.",
+        Act.READ,
+        entity="vault",
+    ),
+    _kind(
+        "vault.pruned",
+        "oldest snapshots",
+        "Snapshots before this one are not kept any more.",
+        Act.DELETE,
+        entity="snapshot",
+    ),
+    _kind(
+        "vault.swept",
+        "store objects freed_bytes refused error",
+        "What no kept snapshot needs went from a store, as far as it let it.",
+        Act.DELETE,
+        entity="object",
     ),
     _kind(
         "witness.cosigned",

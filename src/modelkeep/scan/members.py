@@ -30,6 +30,8 @@ _END_PLACES_MAX = 16
 _COMMENT_BYTES_MAX = 0xFFFF
 _FULL32 = 0xFFFFFFFF
 _FULL16 = 0xFFFF
+# Records of one extra field that are looked at: writers know half a dozen kinds.
+_EXTRAS_MAX = 64
 _EXTRA_ZIP64 = 1
 _FLAG_ENCRYPTED = 1
 _FLAG_DESCRIPTOR = 8
@@ -206,7 +208,9 @@ def _widened(extra: bytes, plain: int, packed: int, local_at: int) -> tuple[int,
     """The sizes and the offset, taken from the zip64 field where they do not fit in 32 bits."""
     values = [plain, packed, local_at]
     at = 0
-    while at + 4 <= len(extra):
+    for _ in range(_EXTRAS_MAX):
+        if at + 4 > len(extra):
+            break
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == _EXTRA_ZIP64:
             wide = extra[at + 4 : at + 4 + length]

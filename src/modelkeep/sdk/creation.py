@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
-from modelkeep.config import Config, StoreSettings, new_config_text, parsed_config
+from modelkeep.adapters.store_settings import StoreSettings, given_store
+from modelkeep.config import Config, new_config_text, parsed_config
 from modelkeep.core.errors import UnavailableError, UsageError
+from modelkeep.core.record import replaced
 from modelkeep.crypto.certificates import new_authority
 from modelkeep.flows.create import KEEP_ID_BYTES, abandoned, created
 from modelkeep.ports.keyholder import Means
@@ -23,15 +25,21 @@ def create_keep(
     *,
     host: str,
     port: int,
+    encoding: str = "",
 ) -> None:
     """Make a keep: the mark first, modelkeep.toml last, then the mark goes.
 
+    Args:
+        stores: further ones by label: a folder, or an address as `store_settings` describes.
+        encoding: of the first store; empty: fast.
+
     Raises:
+        ConfigError: `config.value`, `store.*` or `reference.*`, for a store that cannot be.
         UsageError: `keep.exists`, `keep.remains`, `keep.store_taken` or `init.store`.
         UnavailableError: `init.folder`, when the folder cannot be made or written.
     """
     try:
-        _create(folder, means, stores, host=host, port=port)
+        _create(folder, means, _settings(stores, encoding), host=host, port=port)
     except OSError as error:
         raise UnavailableError(
             "init.folder",
@@ -40,10 +48,21 @@ def create_keep(
         ) from error
 
 
+def _settings(stores: Mapping[str, str | Path], encoding: str) -> tuple[StoreSettings, ...]:
+    given = [given_store(label, str(at)) for label, at in stores.items()]
+    return (
+        replaced(MAIN_STORE, encoding=encoding),
+        *(
+            each if each.url else replaced(each, path=str(Path(each.path).resolve()))
+            for each in given
+        ),
+    )
+
+
 def _create(
     folder: KeepFolder,
     means: Means,
-    stores: Mapping[str, str | Path],
+    settings: tuple[StoreSettings, ...],
     *,
     host: str,
     port: int,
@@ -62,17 +81,13 @@ def _create(
         )
     disk.make_folder(folder.path)
     keep_id = entropy.random_bytes(KEEP_ID_BYTES).hex()
-    settings = (
-        MAIN_STORE,
-        *(StoreSettings(label=label, path=str(Path(at).resolve())) for label, at in stores.items()),
-    )
     text = new_config_text(
         keep_id=keep_id, stores=settings, host=host, port=port, source=means.source
     ).encode()
     config = parsed_config(text, what="the new configuration")
-    places = [folder.store_path(store).resolve() for store in config.stores]
+    places = [each.url or str(folder.store_path(each).resolve()) for each in config.stores]
     if len(set(places)) != len(places):
-        raise UsageError("init.store", "two stores are one folder: neither would survive alone")
+        raise UsageError("init.store", "two stores are one place: neither would survive alone")
     _remove_abandoned(folder, config)
     write_file(disk, folder.pending_file, keep_id.encode())
     authority = new_authority(keep_id=keep_id, now_ns=clock.now_ns())

@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from modelkeep.adapters.upload_mark import uploading
 from modelkeep.core.artifact import (
     Canary,
     Manifest,
     parsed_reference,
 )
 from modelkeep.core.entry import Fact
-from modelkeep.core.errors import UsageError
+from modelkeep.core.errors import KeepError, UsageError
 from modelkeep.core.verdict import Verdict
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.crypto.secret import Secret
-from modelkeep.flows.admit import Admitted, Candidate, admitted, scanned
+from modelkeep.flows.admit import Admitted, admitted, scanned
 from modelkeep.flows.backup import BackupReport, backed_up
 from modelkeep.flows.canary import parsed_canary
 from modelkeep.flows.check import CheckReport, checked
 from modelkeep.flows.keep import OpenKeep, record
 from modelkeep.flows.registry import (
     ModelSummary,
-    loaded,
     manifest_of,
     model_summaries,
     set_alias,
 )
+from modelkeep.flows.restore import FileFacts, listed, streamed_file
+from modelkeep.flows.save import Saved, saved
 from modelkeep.opening import open_keep
 from modelkeep.ports.keyholder import PASSPHRASE, Means
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.sdk.access import Access
+from modelkeep.sdk.contents import Warm, candidate_of, restored_to, tree_of
 from modelkeep.sdk.creation import create_keep
-from modelkeep.sdk.files import mapped, private_copy
+from modelkeep.sdk.files import mapped
 from modelkeep.sdk.keys import Keys
 from modelkeep.sdk.ledger import Ledger
 from modelkeep.sdk.service import Service
+from modelkeep.sdk.upkeep import upload_mark_of
 from modelkeep.wiring import (
     KeepFolder,
     Warn,
     World,
     is_served,
     removed_state,
-    write_file,
 )
 
 DEFAULT_ACTOR = "sdk"
@@ -80,10 +83,11 @@ class Keep:
     ) -> None:
         self.folder = _folder(path, world)
         self.means = means or means_of(passphrase)
+        self._actor = actor
+        self._warn = warn
+        self._warm = Warm()
         self._stack = ExitStack()
-        self._open, self.config = self._stack.enter_context(
-            open_keep(self.folder, self.means, actor=actor, warn=warn)
-        )
+        self._reopen()
 
     @classmethod
     def create(
@@ -95,6 +99,7 @@ class Keep:
         stores: Mapping[str, str | Path] | None = None,
         host: str = "127.0.0.1",
         port: int = 8443,
+        encoding: str = "",
         argon2: Argon2Settings | None = None,
         actor: str = DEFAULT_ACTOR,
         world: World | None = None,
@@ -103,7 +108,8 @@ class Keep:
 
         Args:
             means: what will hold the root, where it is not the passphrase.
-            stores: further stores by label; backups go to them.
+            stores: further stores by label, folders or addresses; backups go to them.
+            encoding: `fast` or `small`, of the first store; empty: fast.
 
         Raises:
             UsageError: `keep.exists` or `keep.store_taken`.
@@ -111,8 +117,13 @@ class Keep:
         means = means or means_of(passphrase)
         means = replace(means, source=means.source or PASSPHRASE, argon2=argon2 or Argon2Settings())
         folder = _folder(path, world)
-        create_keep(folder, means, stores or {}, host=host, port=port)
+        create_keep(folder, means, stores or {}, host=host, port=port, encoding=encoding)
         return cls(path, means=means, actor=actor, world=world)
+
+    def _reopen(self) -> None:
+        self._open, self.config = self._stack.enter_context(
+            open_keep(self.folder, self.means, actor=self._actor, warn=self._warn)
+        )
 
     @property
     def keep_id(self) -> str:
@@ -139,6 +150,25 @@ class Keep:
         """What the flows work on."""
         return self._open
 
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Let other commands change the keep meanwhile; afterwards it is open again.
+
+        A prune then spares what nothing names yet. An error leaves the keep open too; Ctrl-C leaves
+        it closed.
+
+        Raises:
+            KeepError: when it cannot be opened again, such as `lock.held` or `keys.passphrase`.
+        """
+        with uploading(upload_mark_of(self.folder)):
+            self.close()
+            try:
+                yield
+            except KeepError:
+                self._reopen()
+                raise
+            self._reopen()
+
     def adopt(self, changed: OpenKeep) -> None:
         """Go on with what a flow made of this keep."""
         self._open = changed
@@ -163,7 +193,7 @@ class Keep:
 
     def admit(
         self,
-        file: str | Path,
+        path: str | Path,
         *,
         name: str,
         domain: str = "",
@@ -175,31 +205,67 @@ class Keep:
         """Let a model in: scan, sign, seal, store, register as the next version.
 
         Args:
+            path: its file, or a folder of which every file is scanned: sharded weights, external
+                data. While much is written, other commands may change the keep.
             domain: whose key it is kept under; by default that of the version before, or `default`.
 
         Raises:
             RefusedError: `verdict.hold` or `verdict.deny`.
             MissingError: `keys.domain`.
-            UsageError: when the file or the name is no good.
+            UsageError: when a file or the name is no good; `file.changed`, when somebody wrote
+                into one meanwhile.
         """
         if base:
             parsed_reference(base)
-        with private_copy(Path(file)) as raw:
+        asked = candidate_of(
+            Path(path),
+            self.folder,
+            self._warn,
+            name=name,
+            domain=domain,
+            canary=_canary(canary),
+            base=base,
+            note=note,
+        )
+        with asked as candidate:
             return admitted(
-                self._open,
-                Candidate(
-                    name=name,
-                    file_name=Path(file).name,
-                    raw=raw,
-                    domain=domain,
-                    canary=_canary(canary),
-                    base=base,
-                    note=note,
-                ),
+                self,
+                candidate,
                 vault=self.config.vault,
                 scan=self.config.scan,
                 progress=progress,
             )
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        name: str,
+        domain: str = "",
+        base: str = "",
+        note: str = "",
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Saved:
+        """Keep files that are no model as the next version of a name: a file, or a folder.
+
+        Nothing is scanned. Files with the times that they had in the version before are not read.
+        While much is written, other commands may change the keep.
+
+        Raises:
+            MissingError: `file.missing`, `keys.domain`.
+            UsageError: `save.*`, `tree.*`; `file.changed`, when somebody wrote into a file
+                meanwhile.
+        """
+        return saved(
+            self,
+            tree_of(Path(path), self.folder, self._warn),
+            name=name,
+            domain=domain,
+            base=base,
+            note=note,
+            vault=self.config.vault,
+            progress=progress,
+        )
 
     def models(self) -> tuple[ModelSummary, ...]:
         """Every model version with its aliases."""
@@ -218,33 +284,90 @@ class Keep:
             raise UsageError("model.alias", "an alias is not a number", hint="fraud:prod")
         return set_alias(self._open, parsed_reference(f"{named.name}:{version}"), named.selector)
 
-    def restore(self, reference: str, to: str | Path, *, force: bool = False) -> int:
-        """Write a model's plaintext to a file, atomically; return its size in bytes.
+    def files(self, reference: str) -> tuple[FileFacts, ...]:
+        """What a version is made of: files with their tensors, folders, links."""
+        with self._warm.reading(self._open, reference) as (_, found):
+            return listed(found)
+
+    def tensor(self, reference: str, path: str, name: str) -> memoryview:
+        """The bytes of one tensor, proven against the signed manifest.
+
+        Args:
+            path: of its file; may be empty where only one file has such a tensor.
 
         Raises:
-            UsageError: `restore.exists`.
-            IntegrityError: `model.damaged`; the file is then not there.
+            MissingError: `model.unknown`, `restore.path` or `tensor.unknown`.
+            UsageError: `tensor.ambiguous`.
+            IntegrityError: `model.damaged` or `tensor.digest`.
         """
-        target = Path(to)
-        if target.exists() and not force:
-            raise UsageError(
-                "restore.exists", f"{target} exists", hint="name another file, or give --force"
-            )
-        buffers: list[bytearray] = []
+        return self._warm.tensor(self._open, reference, path, name)
 
-        def allocate(size_bytes: int) -> memoryview:
-            buffers.append(bytearray(size_bytes))
-            return memoryview(buffers[-1])
+    def read(self, reference: str, path: str, start: int, length: int) -> memoryview:
+        """Some bytes of one file, every chunk of them proven.
 
-        file = loaded(self._open, parsed_reference(reference), allocate=allocate)
-        write_file(self.folder.world.disk, target, file.raw)
-        manifest = file.proof.manifest
-        record(
+        Args:
+            path: may be empty where there is only one.
+
+        Raises:
+            MissingError: `model.unknown` or `restore.path`.
+            UsageError: `restore.range`.
+            IntegrityError: `vault.chunk`.
+        """
+        return self._warm.read(self._open, reference, path, start=start, length=length)
+
+    def stream(
+        self,
+        reference: str,
+        path: str,
+        write: Callable[[memoryview], object],
+        *,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Give one file to a function, block by block; return its size in bytes.
+
+        Each block is proven before it is given out; that all of them are the signed file is known
+        at the end only.
+
+        Raises:
+            MissingError: `model.unknown` or `restore.path`.
+            IntegrityError: `model.damaged` or `seal.digest`.
+        """
+        wanted = parsed_reference(reference)
+        return streamed_file(self._open, wanted, path, write, progress=progress)
+
+    def restore(
+        self,
+        reference: str,
+        to: str | Path,
+        *,
+        path: str = "",
+        tensor: str = "",
+        force: bool = False,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Write a version's plaintext to a file or a folder, whole or not at all; its bytes.
+
+        Args:
+            path: of a file or a folder in it: that part only.
+            tensor: this tensor only: its raw bytes, or as a file of NumPy or safetensors if the
+                name of the target ends in .npy or .safetensors.
+            force: replace a file of that name.
+
+        Raises:
+            MissingError: `model.unknown`, `restore.path` or `tensor.unknown`.
+            UsageError: `restore.exists`, `tensor.ambiguous` or `tensor.dtype`.
+            IntegrityError: `model.damaged`; the target is then not there.
+        """
+        return restored_to(
             self._open,
-            "model.restored",
-            {"model": manifest.name, "version": manifest.version, "manifest": file.proof.digest},
+            self.folder,
+            reference,
+            Path(to),
+            path=path,
+            tensor=tensor,
+            force=force,
+            progress=progress,
         )
-        return len(file.raw)
 
     def backup(
         self, *, fresh: Collection[str] = (), progress: Callable[[int], None] = lambda _: None
@@ -254,7 +377,7 @@ class Keep:
         Args:
             fresh: labels of stores that may be empty: replacements, filled from nothing.
         """
-        return backed_up(self._open, fresh=fresh, progress=progress)
+        return backed_up(self._open, fresh=fresh, vault=self.config.vault, progress=progress)
 
     def check(
         self,

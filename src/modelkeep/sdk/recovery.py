@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -168,16 +169,21 @@ def _recovered(
 
 
 def drilled(
-    keep: Keep, *, means: Means | None = None, told: Callable[[Lap], None] = lambda _: None
+    keep: Keep,
+    *,
+    store: str = "",
+    means: Means | None = None,
+    told: Callable[[Lap], None] = lambda _: None,
 ) -> DrillResult:
-    """Rehearse a recovery from the second store in a folder that is thrown away.
+    """Rehearse a recovery from a backup in a folder that is thrown away.
 
     Args:
+        store: label of the store to recover from; empty: the second one.
         means: shares or an escrow key, to rehearse that the key source is lost too.
 
     Raises:
-        UsageError: `drill.store`, when the keep has one store only; `recover.inside`, when one
-            lies in the folder that is thrown away.
+        UsageError: `drill.store`, when the keep has no other store, or none of this label;
+            `recover.inside`, when one lies in the folder that is thrown away.
     """
     if len(keep.config.stores) < 2:
         raise UsageError(
@@ -185,14 +191,21 @@ def drilled(
             "there is no second store to recover from",
             hint="add a [[stores]] table to modelkeep.toml and run `modelkeep backup`",
         )
-    source = keep.folder.store_path(keep.config.stores[1]).resolve()
+    source = next((each for each in keep.config.stores[1:] if store in ("", each.label)), None)
+    if source is None:
+        raise UsageError(
+            "drill.store",
+            f"there is no backup in a store labelled {store!r}",
+            hint=f"there are {', '.join(each.label for each in keep.config.stores[1:])}",
+        )
     target = keep.folder.path / "drill"
-    for store in keep.config.stores:
-        demand_apart(keep.folder.store_path(store), target)
+    for each in keep.config.stores:
+        if each.path:
+            demand_apart(keep.folder.store_path(each), target)
     shutil.rmtree(target, ignore_errors=True)
     plan = Plan(
         target=target,
-        source=source,
+        source=source if source.url else keep.folder.store_path(source).resolve(),
         means=means or replace(keep.means, source=keep.means.source or keep.config.keys.source),
         successor=_throwaway(keep) if means is not None else None,
         port=0,
@@ -315,7 +328,7 @@ def _result(
         + (" with lost keys" if plan.successor is not None else ""),
         keep_id=restored.config.keep_id,
         at=at,
-        source=plan.source.name,
+        source=plan.source.name if isinstance(plan.source, Path) else plan.source.label,
         measure=measure,
         objectives=objectives,
         missed=(

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelkeep.adapters.locks import held
+from modelkeep.adapters.store_settings import StoreSettings
 from modelkeep.config import (
     CONFIG_NAME,
     Config,
-    StoreSettings,
     new_config_text,
     parsed_config,
     quoted,
@@ -45,7 +45,7 @@ from modelkeep.ledger.checkpoint import Checkpoint, verified_checkpoint
 from modelkeep.ledger.log import LogReader
 from modelkeep.ports.keyholder import PASSPHRASE, Means
 from modelkeep.ports.store import Store
-from modelkeep.wiring import KeepFolder, folder_store, keyholder_of, write_file
+from modelkeep.wiring import KeepFolder, any_store, folder_store, keyholder_of, write_file
 
 # What the mark of a recovery that is under way says.
 PENDING = b"recovery"
@@ -54,6 +54,8 @@ OWN_FILES = (CONFIG_NAME, "ca.pem", "state.db", "state.db-wal", "state.db-shm")
 OWN_FOLDERS = ("journals", "ledger", "run")
 # How long a recovery waits for what ran in its folder before: it may still drain.
 LOCK_WAIT_S = 2.0
+# Stands in for the program of a recovered configuration until a person writes it there again.
+UNCONFIRMED = "file:/confirm/the/program/that/gave/these/credentials"
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp")  # `write_file` may leave such a one
 
 
@@ -63,7 +65,7 @@ class Plan:
 
     Attributes:
         target: where the keep is made again.
-        source: folder of the surviving store.
+        source: the surviving store: its folder, or what `[[stores]]` would say of it.
         means: what opens the surviving store.
         successor: what is to hold the root from then on, where shares or an escrow key opened it.
         port: to listen on instead of the configured one; None keeps that.
@@ -74,7 +76,7 @@ class Plan:
     """
 
     target: Path
-    source: Path
+    source: Path | StoreSettings
     means: Means
     successor: Means | None = None
     port: int | None = None
@@ -82,6 +84,18 @@ class Plan:
     disaster_ns: int = 0
     is_rehearsal: bool = False
     entries: int = 0
+
+    @property
+    def survivor(self) -> StoreSettings:
+        """The surviving store as a table of modelkeep.toml."""
+        if isinstance(self.source, StoreSettings):
+            return self.source
+        return StoreSettings(label=str(self.source), path=str(self.source.resolve()))
+
+    @property
+    def source_folder(self) -> Path | None:
+        """The surviving store's folder; None where it lies elsewhere."""
+        return Path(self.survivor.path).resolve() if self.survivor.path else None
 
 
 def demand_apart(source: Path, target: Path) -> None:
@@ -106,7 +120,9 @@ def demand_free(plan: Plan, folder: KeepFolder) -> None:
         UsageError: `recover.inside`, `recover.exists` when the target is a keep, or
             `recover.taken` when it holds anything else.
     """
-    demand_apart(plan.source, folder.path)
+    here = plan.source_folder
+    if here is not None:
+        demand_apart(here, folder.path)
     disk = folder.world.disk
     is_marked = disk.size(folder.pending_file) is not None
     if is_marked and disk.read(folder.pending_file).startswith(PENDING):
@@ -117,8 +133,8 @@ def demand_free(plan: Plan, folder: KeepFolder) -> None:
             f"{folder.path} is a keep already; it is not replaced",
             hint="name another folder, or remove this one",
         )
-    stores, source = folder.path / "stores", plan.source.resolve()
-    is_among = stores.resolve() in source.parents
+    stores = folder.path / "stores"
+    is_among = here is not None and stores.resolve() in here.parents
     for path, _ in disk.walk(folder.path):
         is_harmless = folder.run_folder in path.parents or _is_temporary(path)
         if not is_harmless and not (is_among and stores in path.parents):
@@ -152,7 +168,7 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
         UnavailableError: `lock.held`, when something still runs in the target.
     """
     disk = folder.world.disk
-    survivor = folder_store(plan.source, str(plan.source), disk)
+    survivor = any_store(folder, plan.survivor)
     with closing(keyholder_of(folder, plan.means)) as keyholder:
         opened = unlocked([survivor], keyholder)
     lap("root unlocked")
@@ -174,7 +190,14 @@ def restored_folder(plan: Plan, folder: KeepFolder, lap: Callable[[str], float])
     with _alone(folder):
         demand_free(plan, folder)  # it was when this began, and verifying can take hours
         _begin_anew(folder)
-        done = copied(survivor, main, verify=lambda name, raw: demand_object(opened, name, raw))
+        workers = folder.world.workers()
+        reader = opened.reader_of((survivor,))
+        done = copied(
+            survivor,
+            main,
+            verify=lambda name, raw: demand_object(opened, name, raw, reader=reader),
+            workers=workers,
+        )
         lap("objects copied")
         had = backed(survivor, opened, (e for _, e in history(opened, [survivor], None, 0, [])))
         _begin_log(plan, opened, (was, had), survivor, main)
@@ -260,18 +283,29 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
             port=0,
             source=source_of(plan),
         ).encode()
-    source, here = source_of(plan), plan.source.resolve()
+    source, here = source_of(plan), plan.source_folder
     text = without_state(with_source(raw.decode(), source))
     stores, others = config.stores, config.stores[1:]
-    if others and here not in [(plan.target / store.path).resolve() for store in stores]:
-        if len(others) != 1:
+    if others and not _is_known(plan, stores):
+        if len(others) != 1 or here is None or others[0].url:
             raise UsageError(
                 "recover.store",
-                f"none of the keep's stores lies in {here}",
-                hint=f"mount it where it was: {', '.join(store.path for store in others)}",
+                f"none of the keep's stores lies in {here or plan.survivor.url}",
+                hint="give it as it was: "
+                + ", ".join(store.url or f"mounted at {store.path}" for store in others),
             )
         text = text.replace(quoted(others[0].path), quoted(str(here)))
         stores = (stores[0], replaced(others[0], path=str(here)))
+    for each in stores:  # what a store names is not run
+        if each.credentials.startswith("exec:"):
+            told = plan.survivor.credentials if each.url == plan.survivor.url else UNCONFIRMED
+            text = text.replace(quoted(each.credentials), quoted(told))
+            stores = tuple(
+                replaced(store, credentials=told)
+                if store.credentials == each.credentials
+                else store
+                for store in stores
+            )
     wanted = replaced(
         config,
         stores=stores,
@@ -289,6 +323,14 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
         wanted = replaced(wanted, serve=replaced(wanted.serve, port=plan.port))
     _demand_config(text, wanted)
     return text.encode()
+
+
+def _is_known(plan: Plan, stores: tuple[StoreSettings, ...]) -> bool:
+    """Whether the surviving store is one of these, where they say it lies."""
+    if plan.source_folder is None:
+        return plan.survivor.url in [store.url for store in stores]
+    folders = [(plan.target / store.path).resolve() for store in stores if store.path]
+    return plan.source_folder in folders
 
 
 def _demand_config(text: str, wanted: Config) -> None:

@@ -76,6 +76,21 @@ def demand_file(proof: VerifiedManifest, path: str, raw: memoryview) -> FileEntr
     return entry
 
 
+def demand_entry(proof: VerifiedManifest, found: FileEntry) -> None:
+    """Check that a file that was digested elsewhere is the one that the manifest lists.
+
+    Raises:
+        MissingError: `seal.path`.
+        IntegrityError: `seal.digest`.
+    """
+    entry, manifest = file_of(proof.manifest, found.path), proof.manifest
+    if (found.size_bytes, found.digest) != (entry.size_bytes, entry.digest):  # 4
+        raise IntegrityError(
+            "seal.digest",
+            f"{manifest.name}:{manifest.version}: {found.path} is not the file that was signed",
+        )
+
+
 def file_of(manifest: Manifest, path: str) -> FileEntry:
     """Find a file in a manifest.
 

@@ -3,8 +3,9 @@
 The seam is `adapters.disk.Disk`: every store, journal and configuration writes through it. A
 `SimulatedDisk` keeps two images, what a running process sees and what a power cut would leave.
 Bytes become durable with `sync` of their file, names with `sync_folder`; nothing becomes durable
-by itself, which is the worst that POSIX allows. The `Fuse` counts operations that change
-something and raises `PowerCut` instead of the one it was set to.
+by itself, or, where chance decides, any part of it in any order: of what was not synced, each name
+and each sector of a file survives or does not. POSIX allows both, and all between. The `Fuse`
+counts operations that change something and raises `PowerCut` instead of the one it was set to.
 
 SQLite writes for itself: `CuttingState` cuts before and after each of its transactions.
 """
@@ -13,10 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 from modelkeep.core.entry import Entry
 from modelkeep.core.rows import Applied, R
 from modelkeep.ports.state import State
+
+# What a disk writes at once.
+SECTOR_BYTES = 512
 
 
 class PowerCut(BaseException):
@@ -63,13 +68,28 @@ class SimulatedDisk:
         self._seen: dict[Path, _File] = {}
         self._durable: dict[Path, _File] = {}
 
-    def after_power_cut(self, fuse: Fuse | None = None) -> SimulatedDisk:
-        """What is left: durable names with durable bytes."""
+    def after_power_cut(
+        self, fuse: Fuse | None = None, *, chance: Random | None = None
+    ) -> SimulatedDisk:
+        """What is left: durable names with durable bytes.
+
+        Args:
+            chance: decides, for every name and sector that was not synced, whether it is left as
+                it was seen; without it none is.
+        """
         left = SimulatedDisk(fuse)
-        for path, file in self._durable.items():
-            copy = _File()
-            copy.seen[:] = file.durable
-            copy.durable = file.durable
+        copies: dict[int, _File] = {}
+        for path in sorted(self._durable.keys() | self._seen.keys()):
+            file, seen = self._durable.get(path), self._seen.get(path)
+            if chance is not None and file is not seen and chance.random() < 0.5:
+                file = seen
+            if file is None:
+                continue
+            copy = copies.setdefault(id(file), _File())
+            if not copy.seen:
+                raw = file.durable if chance is None else _survived(file, chance)
+                copy.seen[:] = raw
+                copy.durable = raw
             left._seen[path] = left._durable[path] = copy
         return left
 
@@ -154,6 +174,22 @@ class SimulatedDisk:
         if path not in self._seen:
             raise FileNotFoundError(2, "No such file or directory", str(path))
         return self._seen[path]
+
+
+def _survived(file: _File, chance: Random) -> bytes:
+    """Bytes of a file after a power cut: of what was not synced some sectors, in any order."""
+    seen, durable = bytes(file.seen), file.durable
+    if seen == durable:
+        return seen
+    size_bytes = chance.choice((len(durable), len(seen), chance.randint(0, len(seen))))
+    size_bytes = max(size_bytes, min(len(durable), len(seen)))
+    raw = bytearray(size_bytes)
+    raw[: len(durable)] = durable[:size_bytes]
+    for at in range(0, size_bytes, SECTOR_BYTES):
+        if chance.random() < 0.5:
+            sector = seen[at : min(at + SECTOR_BYTES, size_bytes)]
+            raw[at : at + len(sector)] = sector
+    return bytes(raw)
 
 
 class CuttingState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelkeep.core.errors import IntegrityError, MissingError, UsageError
+from modelkeep.ports.range_store import read_into
 from modelkeep.ports.store import Store
 
 
@@ -30,6 +31,34 @@ class StoreContract:
         assert store.get("object", start=8, length=100) == b"89"
         assert store.get("object", start=100, length=1) == b""
 
+    def test_a_range_is_read_into_memory_that_is_there(self, store: Store) -> None:
+        store.put("object", b"0123456789")
+        target = bytearray(b"." * 6)
+        assert read_into(store, "object", 2, memoryview(target)[1:4]) == 3
+        assert target == b".234.."
+        assert read_into(store, "object", 8, memoryview(target)) == 2
+        assert target[:2] == b"89"
+        assert read_into(store, "object", 10, memoryview(target)) == 0
+        assert read_into(store, "object", 100, memoryview(target)) == 0
+        assert read_into(store, "object", 0, memoryview(bytearray())) == 0
+        with pytest.raises(MissingError):
+            read_into(store, "nothing", 0, memoryview(target))
+
+    def test_a_whole_object_is_read_from_somewhere_on(self, store: Store) -> None:
+        store.put("object", b"0123456789")
+        assert store.get("object", start=4) == b"456789"
+        assert store.get("object", start=10) == b""
+        assert store.get("object", start=3, length=0) == b""
+
+    def test_an_object_of_several_megabytes_comes_back(self, store: Store) -> None:
+        raw = bytes(range(256)) * 4096 * 6
+        store.put("pack/large", raw)
+        assert store.get("pack/large") == raw
+        assert store.get("pack/large", start=1_000_001, length=9) == raw[1_000_001:1_000_010]
+        target = bytearray(len(raw))
+        assert read_into(store, "pack/large", 0, memoryview(target)) == len(raw)
+        assert target == raw
+
     def test_the_same_bytes_again_are_success(self, store: Store) -> None:
         store.put("object", b"same")
         store.put("object", b"same")
@@ -54,6 +83,16 @@ class StoreContract:
         assert [stat.name for stat in store.list("b")] == ["b/1", "b/2", "bc"]
         assert [stat.size_bytes for stat in store.list("")] == [3, 3, 3, 2]
         assert list(store.list("none/")) == []
+
+    def test_a_listing_is_in_the_order_of_the_whole_names(self, store: Store) -> None:
+        """Two listings are compared as they come: all stores have to sort alike."""
+        names = sorted(["a/b/c", "a-b", "a.b/c", "a/b.c", "a/b-c/d", "a0", "a/b0", "ab/c", "a_"])
+        for name in names:
+            store.put(name, b"")
+        assert [stat.name for stat in store.list("")] == names
+        assert [stat.name for stat in store.list("a/b")] == [
+            name for name in names if name.startswith("a/b")
+        ]
 
     def test_a_deleted_object_is_gone_and_its_name_free(self, store: Store) -> None:
         store.put("object", b"first")

@@ -8,17 +8,32 @@ from modelkeep.vault.objects import Numbered
 
 
 class RecipeFile(Record, frozen=True):
-    """How one file is put together: its chunks in order, as (chunk id, length in bytes)."""
+    """How one file is put together: its chunks in order, as (chunk id, length in bytes).
+
+    Attributes:
+        mode: its permission bits; -1 where they were not kept.
+        changed: (mtime, ctime, inode) when it was read, times in ns: a file that still has them is
+            not read again. Empty where they were not kept.
+    """
 
     path: str
     size_bytes: int
     chunks: tuple[tuple[bytes, int], ...]
+    mode: int = -1
+    changed: tuple[int, ...] = ()
 
 
 class Recipe(Record, frozen=True):
-    """The map from an artifact's files to chunk ids; encrypted, never signed by the publisher."""
+    """The map from an artifact's files to chunk ids; encrypted, never signed by the publisher.
+
+    Attributes:
+        folders: of a saved folder, as (path, permission bits), parents first.
+        links: its symbolic links, as (path, what it says).
+    """
 
     files: tuple[RecipeFile, ...]
+    folders: tuple[tuple[str, int], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
 
 class ArtifactEntry(Record, frozen=True):
@@ -27,6 +42,7 @@ class ArtifactEntry(Record, frozen=True):
     Attributes:
         envelope: name of its sealed envelope.
         recipe: name of its recipe.
+        layouts: keyed digests of its files' tensor layouts: what a new file finds its base by.
     """
 
     name: str
@@ -34,6 +50,7 @@ class ArtifactEntry(Record, frozen=True):
     domain: str
     envelope: str
     recipe: str
+    layouts: tuple[bytes, ...] = ()
 
 
 class Snapshot(Record, frozen=True):
@@ -41,15 +58,19 @@ class Snapshot(Record, frozen=True):
 
     Attributes:
         parent: name of the snapshot before this one; empty for the first.
-        indexes: names of all indexes that its recipes may need.
+        indexes: names of the indexes at that time, in snapshots of the first releases; nothing
+            reads them any more, because each store lists its own.
         retired: versions that are gone, as (name, version); their numbers are not used again.
+        oldest: name of the earliest snapshot that is kept; those before it were pruned. Empty when
+            none was.
     """
 
     taken_ns: int
     parent: str
     artifacts: tuple[ArtifactEntry, ...]
-    indexes: tuple[str, ...]
+    indexes: tuple[str, ...] = ()
     retired: tuple[tuple[str, int], ...] = ()
+    oldest: str = ""
 
 
 class Head(Numbered, frozen=True):

@@ -10,6 +10,7 @@ from modelkeep.adapters.memory_file import MemoryFile, sealed_bytes
 from modelkeep.adapters.reserve import FULL_NAME
 from modelkeep.config import Config
 from modelkeep.core.errors import UnavailableError
+from modelkeep.core.record import replaced
 from modelkeep.crypto.certificates import server_certificate
 from modelkeep.flows.keep import OpenKeep
 from modelkeep.flows.publish import Published
@@ -19,7 +20,6 @@ from modelkeep.workers.plan import (
     RecorderPlan,
     ReplicaPlan,
     ServedModel,
-    StorePlan,
 )
 from modelkeep.workers.process import Child
 
@@ -95,7 +95,7 @@ class Layout:
             wal_folder=str(folder.wal_folder(keep.epochs[-1]).resolve()),
             journals_folder=str(folder.journals_folder.resolve()),
             stores=tuple(
-                StorePlan(label=store.label, path=str(folder.store_path(store).resolve()))
+                replaced(store, path=str(folder.store_path(store).resolve()) * (not store.url))
                 for store in config.stores
             ),
             settings=config.ledger,

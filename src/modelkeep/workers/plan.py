@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 
+from modelkeep.adapters.store_settings import StoreSettings
 from modelkeep.core.artifact import Schema
 from modelkeep.core.record import Record, from_json
 from modelkeep.core.rows import DEFAULT_DOMAIN
@@ -88,13 +89,6 @@ class GatewayPlan(Record, frozen=True):
     origin: str = ""
 
 
-class StorePlan(Record, frozen=True):
-    """A store as a process opens it."""
-
-    label: str
-    path: str
-
-
 class RecorderPlan(Record, frozen=True):
     """The ledger's sequencer.
 
@@ -104,7 +98,8 @@ class RecorderPlan(Record, frozen=True):
         body_key_fd: memory file with the 32-byte key that encrypts entry bodies.
         wal_folder: the write-ahead journal of entries.
         journals_folder: one call journal per gateway, a folder each.
-        stores: the first is authoritative; the others get every checkpoint within a second.
+        stores: the first is authoritative; the others get every checkpoint within a second;
+            their paths are absolute.
         keep_id: whose stores they must be.
     """
 
@@ -115,7 +110,7 @@ class RecorderPlan(Record, frozen=True):
     origin: str
     wal_folder: str
     journals_folder: str
-    stores: tuple[StorePlan, ...]
+    stores: tuple[StoreSettings, ...]
     settings: LedgerSettings
     keep_id: str = ""
 

@@ -51,7 +51,7 @@ from modelkeep.flows.alive import state_alive
 from modelkeep.flows.ledger import Sequencer
 from modelkeep.flows.ledger_read import Coverage, LogAccess, covered_positions
 from modelkeep.ledger.settings import LedgerSettings
-from modelkeep.wiring import keep_store, system_clock, system_entropy
+from modelkeep.wiring import served_store, system_clock, system_entropy
 from modelkeep.workers.plan import RecorderPlan, read_fd, recorder_plan
 from modelkeep.workers.posting import Posting
 from modelkeep.workers.publishing import News, Publishers, say
@@ -99,9 +99,7 @@ class Recorder:
         self._clock = system_clock()
         self._body_key = Secret(read_fd(plan.body_key_fd))
         self._signer = RemoteSigner(plan.sign_fd)
-        self._stores = tuple(
-            keep_store(Path(each.path), each.label, keep_id=plan.keep_id) for each in plan.stores
-        )
+        self._stores = tuple(served_store(each, keep_id=plan.keep_id) for each in plan.stores)
         self._wal = JournalFile(
             RealDisk(),
             Path(plan.wal_folder),

@@ -29,7 +29,8 @@ FACT = st.one_of(TEXT, st.integers(), st.booleans(), st.none(), st.lists(TEXT).m
 # Every fact that some projection reads.
 _FACTS = (
     "token_id secret_sha256 principal tenant scopes expires_ns model alias version domain roles "
-    "role number approval_id verb subject digest requested_by needed by head snapshot"
+    "role number approval_id verb subject digest requested_by needed by head snapshot "
+    "client_id client public size_bytes_max submission"
 )
 NAMES = st.sampled_from(_FACTS.split())
 HOSTILE = st.builds(

@@ -6,7 +6,9 @@ from modelkeep.crypto.signatures import Signer
 from modelkeep.kernels.digest import keyed_id
 from modelkeep.testing.memory import MemoryStore, SeededEntropy
 from modelkeep.vault.commit import Writer
-from modelkeep.vault.pack import PackWriter
+from modelkeep.vault.encode import Policy
+from modelkeep.vault.load import Reader
+from modelkeep.vault.pack import Encoded, PackWriter
 from modelkeep.vault.settings import VaultSettings
 
 DOMAIN = domain_keys("default", "d" * 16, Secret(b"d" * 32))
@@ -22,21 +24,32 @@ def chunk_id(plain, domain=DOMAIN):
     return keyed_id(domain.chunk_ids.reveal(), plain)
 
 
+def solo(plain, domain=DOMAIN):
+    """A chunk as a `fast` store keeps it."""
+    return Encoded(chunk_id(plain, domain), len(plain), payload=plain)
+
+
+def reader_of(*stores, may_heal=True):
+    return Reader(stores=stores, domains=DOMAINS, public=SIGNER.public, may_heal=may_heal)
+
+
 def packed(*plains, domain=DOMAIN, signer=SIGNER, salt=SALT):
     """A finished pack of these chunks: its entry and its bytes."""
     writer = PackWriter(domain=domain, signer=signer, salt=salt)
     for plain in plains:
-        writer.add(chunk_id(plain, domain), plain)
-    return writer.finished()
+        writer.add(solo(plain, domain))
+    entry, raw = writer.finished()
+    return entry, bytes(raw)
 
 
-def writer_to(store=None, **settings):
+def writer_to(store=None, *, policy=Policy.FAST, **settings):
     return Writer(
         store=store if store is not None else MemoryStore(),
         domain=DOMAIN,
         signer=SIGNER,
         entropy=SeededEntropy(),
         settings=VaultSettings(**{"segment_bytes": SEGMENT_BYTES, **settings}),
+        policy=policy,
     )
 
 

@@ -6,9 +6,7 @@ from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.testing.memory import MemoryStore
 from modelkeep.vault.commit import Source, stored
 from modelkeep.vault.index import ChunkIndex
-from modelkeep.vault.load import Reader
-from modelkeep.vault.snapshot import Snapshot
-from tests.unit.vault.parts import DOMAINS, SEGMENT_BYTES, SIGNER, flipped, writer_to
+from tests.unit.vault.parts import DOMAIN, SEGMENT_BYTES, flipped, reader_of, writer_to
 
 RAW = b"".join(bytes([n]) * SEGMENT_BYTES for n in range(5)) + b"the rest"
 SIZE = len(RAW)
@@ -32,14 +30,9 @@ def kept():
     return main, offsite, wrote
 
 
-def reader_of(*stores, may_heal=True):
-    return Reader(stores=stores, domains=DOMAINS, public=SIGNER.public, may_heal=may_heal)
-
-
 def loaded(reader, wrote, size=SIZE):
     target = bytearray(b"\xff" * size)
-    snapshot = Snapshot(taken_ns=0, parent="", artifacts=(), indexes=(wrote.index,))
-    reader.file_into(memoryview(target), wrote.recipe.files[0], reader.index(snapshot))
+    reader.file_into(memoryview(target), wrote.files[0].recipe, key_id=DOMAIN.key_id)
     return bytes(target)
 
 
@@ -58,10 +51,9 @@ def test_a_whole_store_gives_the_file_and_notes_nothing(kept):
 
 
 @pytest.mark.parametrize("how", ["flip", "cut", "empty", "missing"])
-@pytest.mark.parametrize("kind", ["pack", "index"])
-def test_what_one_store_lost_is_read_from_the_next_and_healed(kept, how, kind):
+def test_what_one_store_lost_is_read_from_the_next_and_healed(kept, how):
     main, offsite, wrote = kept
-    name = wrote.index if kind == "index" else wrote.packs[0].name
+    name = wrote.packs[0].name
     good = main.objects[name]
     damage(main, name, how)
     reader = reader_of(main, offsite)
@@ -69,6 +61,31 @@ def test_what_one_store_lost_is_read_from_the_next_and_healed(kept, how, kind):
     assert main.objects[name] == good
     (noted,) = reader.damages
     assert (noted.store, noted.object, noted.healed) == ("main", name, True)
+
+
+@pytest.mark.parametrize("how", ["flip", "cut", "empty", "missing"])
+def test_a_store_without_its_index_is_passed_over(kept, how):
+    main, offsite, wrote = kept
+    damage(main, wrote.indexes[0], how)
+    reader = reader_of(main, offsite)
+    assert loaded(reader, wrote) == RAW
+    noted = [(each.object, each.healed) for each in reader.damages]
+    assert noted == ([] if how == "missing" else [(wrote.indexes[0], False)])
+
+
+def test_a_pack_that_a_prune_moved_is_found_again():
+    """The reader has read the indexes before: it reads them once more."""
+    main = MemoryStore("main")
+    sources = [Source(path="model", raw=memoryview(RAW))]
+    wrote = stored(sources, writer=writer_to(main), known=ChunkIndex())
+    reader = reader_of(main)
+    assert loaded(reader, wrote) == RAW
+    old = dict(main.objects)
+    stored(sources, writer=writer_to(main, pack_bytes=8192), known=ChunkIndex())
+    for name in old:
+        main.delete(name)
+    assert loaded(reader, wrote) == RAW
+    assert reader.damages == []
 
 
 def test_without_the_right_to_repair_nothing_is_changed(kept):
@@ -138,8 +155,9 @@ def test_a_target_of_another_size_is_refused(kept, size):
 def test_a_chunk_that_no_index_knows_is_refused(kept):
     main, _, wrote = kept
     target = memoryview(bytearray(len(RAW)))
+    main.delete(wrote.indexes[0])
     with pytest.raises(IntegrityError) as refused:
-        reader_of(main).file_into(target, wrote.recipe.files[0], ChunkIndex())
+        reader_of(main).file_into(target, wrote.files[0].recipe, key_id=DOMAIN.key_id)
     assert refused.value.context["cause"] == "vault.index"
 
 

@@ -1,17 +1,27 @@
 """Packs: what went in comes out, in its own place only, and no changed bit is believed."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelkeep.core.errors import IntegrityError
+from modelkeep.core.record import replaced
 from modelkeep.crypto.aead import TAG_BYTES
 from modelkeep.kernels.digest import hex_of
+from modelkeep.kernels.encoding import Encoding
 from modelkeep.vault.check import demand_content
-from modelkeep.vault.pack import bound_to, pack_cipher, read_pack
+from modelkeep.vault.pack import (
+    Encoded,
+    PackWriter,
+    bound_to,
+    pack_cipher,
+    padded_bytes,
+    read_pack,
+)
 from tests.unit.vault.parts import (
     DOMAIN,
-    DOMAINS,
     OTHER_DOMAIN,
     SALT,
     SIGNER,
@@ -19,8 +29,10 @@ from tests.unit.vault.parts import (
     chunk_id,
     flipped,
     packed,
+    reader_of,
 )
 
+VECTORS = Path(__file__).parents[2] / "vectors" / "vault"
 PLAINS = (b"first chunk", b"the second, a little longer", b"")
 
 
@@ -29,7 +41,7 @@ def opened(entry, raw, segment, *, domain=DOMAIN, number=None, salt=None, bound=
     return pack_cipher(domain, salt or entry.salt).open(
         segment.number if number is None else number,
         sealed,
-        bound=bound_to(domain.name, segment.chunk_id) if bound is None else bound,
+        bound=bound_to(domain.name, segment) if bound is None else bound,
     )
 
 
@@ -40,7 +52,7 @@ def test_every_chunk_comes_back_from_its_place(plains):
     assert [opened(entry, raw, segment) for segment in entry.segments] == plains
     assert entry.size_bytes == len(raw)
     assert entry.name == f"pack/{DOMAIN.key_id}/{hex_of(raw)[:2]}/{hex_of(raw)}"
-    demand_content(entry.name, raw, domains=DOMAINS, public=SIGNER.public)
+    demand_content(entry.name, raw, reader=reader_of())
 
 
 def test_nothing_of_the_plaintext_stands_in_a_pack():
@@ -81,8 +93,10 @@ def test_a_segment_in_another_place_does_not_open():
         {"number": second.number},
         {"salt": bytes(32)},
         {"domain": OTHER_DOMAIN},
-        {"bound": bound_to("other", first.chunk_id)},
-        {"bound": bound_to("default", second.chunk_id)},
+        {"bound": bound_to("other", first)},
+        {"bound": bound_to("default", second)},
+        {"bound": bound_to("default", replaced(first, encoding=Encoding.ZSTD))},
+        {"bound": bound_to("default", replaced(first, base=second.chunk_id))},
         {"bound": b""},
     ):
         with pytest.raises(IntegrityError) as refused:
@@ -108,19 +122,41 @@ def test_a_pack_of_a_stranger_or_another_domain_is_not_believed():
 
 
 def test_a_chunk_that_is_not_what_its_id_says_is_found_where_data_is_read():
-    from modelkeep.vault.pack import PackWriter  # noqa: PLC0415
-
     writer = PackWriter(domain=DOMAIN, signer=SIGNER, salt=SALT)
-    writer.add(chunk_id(b"one thing"), b"another thing")
+    writer.add(Encoded(chunk_id(b"one thing"), 13, payload=b"another thing"))
     entry, raw = writer.finished()
+    raw = bytes(raw)
     read_pack(entry.name, raw, domain=DOMAIN, public=SIGNER.public)
     with pytest.raises(IntegrityError) as refused:
-        demand_content(entry.name, raw, domains=DOMAINS, public=SIGNER.public)
+        demand_content(entry.name, raw, reader=reader_of())
     assert refused.value.code == "vault.id"
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_raise_anything_but_an_integrity_error(raw):
-    for given_raw in (raw, b"mkpack0\n" + raw, b"mkpack0\n" + bytes(32) + raw):
+    magics = (b"mkpack0\n", b"mkpack1\n")
+    for given_raw in (raw, *(m + raw for m in magics), *(m + bytes(32) + raw for m in magics)):
         with pytest.raises(IntegrityError):
             read_pack("pack/00/00", given_raw, domain=DOMAIN, public=SIGNER.public)
+
+
+@given(st.integers(1, 2**40))
+def test_padding_costs_at_most_an_eighth_and_leaves_few_sizes(size):
+    padded = padded_bytes(size)
+    assert size <= padded <= size * 1.12 + 1
+    assert padded_bytes(padded) == padded
+    exponent = padded.bit_length() - 1
+    assert padded % (1 << max(0, exponent - exponent.bit_length())) == 0
+
+
+def test_packs_whose_chunks_differ_a_little_have_one_size():
+    sizes = {len(packed(bytes(3000 + n))[1]) for n in range(20)}
+    assert len(sizes) == 1
+
+
+def test_a_pack_of_the_first_form_is_still_read():
+    """Made by the release before padding: salt 00..1f, chunks `first chunk` and `second`."""
+    raw = bytes.fromhex((VECTORS / "pack_v0.hex").read_text())
+    name = f"pack/{DOMAIN.key_id}/{hex_of(raw)[:2]}/{hex_of(raw)}"
+    entry = demand_content(name, raw, reader=reader_of())
+    assert [opened(entry, raw, each) for each in entry.segments] == [b"first chunk", b"second"]

@@ -6,11 +6,22 @@ from hypothesis import strategies as st
 from modelkeep.core.errors import IntegrityError
 from modelkeep.ports.store import ObjectStat
 from modelkeep.testing.memory import MemoryStore
-from modelkeep.vault.replicate import CONTENT_KINDS, MOVING_KINDS, copy_objects, kind_of, missing_in
+from modelkeep.vault.index import ChunkIndex, Index
+from modelkeep.vault.replicate import (
+    MOVING_KINDS,
+    SHARED_KINDS,
+    copy_objects,
+    kind_of,
+    lacking_packs,
+    missing_in,
+)
+from tests.unit.vault.parts import packed
 
-KINDS = ("format", *CONTENT_KINDS, *(each for each in MOVING_KINDS if each != "format"))
+KINDS = ("format", *SHARED_KINDS, *(each for each in MOVING_KINDS if each != "format"))
 names = st.builds(
-    "{}/{:02d}".format, st.sampled_from((*KINDS, "ledger", "notes")), st.integers(0, 9)
+    "{}/{:02d}".format,
+    st.sampled_from((*KINDS, "ledger", "notes", "pack", "index")),
+    st.integers(0, 9),
 )
 stores = st.dictionaries(names, st.integers(0, 3), max_size=30)
 
@@ -54,8 +65,8 @@ def test_a_copy_is_a_copy_and_a_second_one_copies_nothing():
 
 def test_what_is_damaged_in_the_source_is_passed_over_and_named():
     source, target = MemoryStore(), MemoryStore()
-    source.put("pack/1", b"good")
-    source.put("pack/2", b"bad")
+    source.put("recipe/1", b"good")
+    source.put("recipe/2", b"bad")
 
     def verify(name, raw):
         if raw == b"bad":
@@ -64,15 +75,15 @@ def test_what_is_damaged_in_the_source_is_passed_over_and_named():
     done = copy_objects(
         missing_in(source.list(""), []), source=source, target=target, verify=verify
     )
-    assert target.objects == {"pack/1": b"good"}
-    assert done.damaged == ("pack/2",)
+    assert target.objects == {"recipe/1": b"good"}
+    assert done.damaged == ("recipe/2",)
 
 
 def test_a_target_never_names_what_it_does_not_hold():
     """The head waits until everything that it may need could be copied."""
     source, target = MemoryStore(), MemoryStore()
-    for name in ("pack/1", "snapshot/1", "head/000000000001"):
-        source.put(name, b"bad" if name == "pack/1" else b"good")
+    for name in ("recipe/1", "snapshot/1", "head/000000000001"):
+        source.put(name, b"bad" if name == "recipe/1" else b"good")
 
     def verify(name, raw):
         if raw == b"bad":
@@ -84,10 +95,20 @@ def test_a_target_never_names_what_it_does_not_hold():
 
 def test_what_is_damaged_in_the_target_is_replaced():
     source, target = MemoryStore(), MemoryStore()
-    source.put("pack/1", b"good")
-    target.put("pack/1", b"cut")
+    source.put("recipe/1", b"good")
+    target.put("recipe/1", b"cut")
     done = copy_objects(
         missing_in(source.list(""), target.list("")), source=source, target=target, verify=believed
     )
     assert target.objects == source.objects
     assert (done.objects, done.replaced) == (1, 1)
+
+
+def test_packs_travel_whose_chunks_the_target_lacks():
+    one, _ = packed(b"a", b"b")
+    two, _ = packed(b"b", b"c", salt=bytes(32))
+    other, _ = packed(b"a", b"b", b"d", salt=bytes(31) + b"x")
+    source = ChunkIndex([Index(packs=(one, two))])
+    assert list(lacking_packs(source, ChunkIndex())) == [one, two]
+    assert list(lacking_packs(source, ChunkIndex([Index(packs=(other,))]))) == [two]
+    assert list(lacking_packs(source, source)) == []

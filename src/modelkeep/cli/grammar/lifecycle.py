@@ -14,8 +14,15 @@ def _init(parser: argparse.ArgumentParser) -> None:
         "--store",
         action="append",
         default=[],
-        metavar="LABEL=PATH",
-        help="a further store that backups go to; may be repeated",
+        metavar="LABEL=PLACE",
+        help="a further store that backups go to, a folder or s3://, gs://, az://, sftp:// with "
+        "options as ?KEY=VALUE&… (`config explain`); may be repeated",
+    )
+    parser.add_argument(
+        "--encoding",
+        choices=("fast", "small"),
+        default="",
+        help="how the first store holds models: fast to serve from (the default), or small",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address that the service listens on")
     parser.add_argument("--port", type=int, default=8443, help="its TCP port; 0 takes a free one")
@@ -33,6 +40,8 @@ VERBS: tuple[Verb, ...] = (
         (
             "modelkeep init ./keep --store offsite=/mnt/offsite/keep",
             "modelkeep init ./keep --passphrase-file /run/secrets/keep",
+            "modelkeep init ./keep --encoding small",
+            "modelkeep init ./keep --store 'cloud=s3://bucket?credentials=file:/etc/aws.json'",
         ),
         _init,
         needs_keep=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from modelkeep.cli.grammar import contents
 from modelkeep.cli.grammar.verb import Verb, nothing
 
 
@@ -13,7 +14,12 @@ def _scan(parser: argparse.ArgumentParser) -> None:
 
 
 def _admit(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="the model's file")
+    parser.add_argument(
+        "path",
+        type=Path,
+        metavar="PATH",
+        help="the model's file, or its folder: every file in it is scanned",
+    )
     parser.add_argument("--name", required=True, help="name it is registered under")
     parser.add_argument(
         "--canary",
@@ -43,9 +49,23 @@ def _alias(parser: argparse.ArgumentParser) -> None:
 def _restore(parser: argparse.ArgumentParser) -> None:
     _reference(parser)
     parser.add_argument(
-        "--to", type=Path, required=True, metavar="FILE", help="plaintext goes here"
+        "--to",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="plaintext goes here; for a folder one that is new or empty",
     )
-    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument(
+        "--path", default="", metavar="SUB", help="only this file or folder of the version"
+    )
+    parser.add_argument(
+        "--tensor",
+        default="",
+        metavar="NAME",
+        help="only this tensor: its raw bytes, or a file of NumPy or safetensors if PATH ends in "
+        ".npy or .safetensors",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a file that exists")
 
 
 VERBS: tuple[Verb, ...] = (
@@ -64,6 +84,7 @@ VERBS: tuple[Verb, ...] = (
         (
             "modelkeep admit fraud.onnx --name fraud",
             "modelkeep admit v2.onnx --name fraud --base fraud:1",
+            "modelkeep admit ./llama-7b --name llama",
         ),
         _admit,
     ),
@@ -83,9 +104,14 @@ VERBS: tuple[Verb, ...] = (
     ),
     Verb(
         "restore",
-        "Write a model's plaintext to a file that you name, bit for bit as it was admitted.",
+        "Write a version's plaintext to a file or folder that you name, bit for bit, or nothing.",
         "models:restore",
-        ("modelkeep restore fraud:1 --to fraud.onnx",),
+        (
+            "modelkeep restore fraud:1 --to fraud.onnx",
+            "modelkeep restore run-7:3 --to ./run-7 --path checkpoints/last",
+            "modelkeep restore llama --to wte.npy --tensor transformer.wte.weight",
+        ),
         _restore,
     ),
+    *contents.VERBS,
 )

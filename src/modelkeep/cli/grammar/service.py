@@ -25,7 +25,12 @@ def _recover(parser: argparse.ArgumentParser) -> None:
     lost(parser)
     parser.add_argument("folder", type=Path, help="where the keep is made again")
     parser.add_argument(
-        "--from", dest="source", type=Path, required=True, metavar="STORE", help="a store's folder"
+        "--from",
+        dest="source",
+        required=True,
+        metavar="STORE",
+        help="a store: its folder, its address with options as ?KEY=VALUE&… (`config explain`), "
+        "or a file with the keys of a [[stores]] table",
     )
     parser.add_argument("--serve", action="store_true", help="go on serving after the proof")
     parser.add_argument("--port", type=int, default=None, help="listen here instead")
@@ -39,6 +44,13 @@ def _recover(parser: argparse.ArgumentParser) -> None:
         "--disaster-at",
         metavar="TIME",
         help="when it happened (RFC 3339), for the RPO; default: now",
+    )
+
+
+def _drill(parser: argparse.ArgumentParser) -> None:
+    lost(parser)
+    parser.add_argument(
+        "--from", dest="source", default="", metavar="LABEL", help="a store; default: the second"
     )
 
 
@@ -73,6 +85,7 @@ VERBS: tuple[Verb, ...] = (
             "modelkeep recover ./keep --from /mnt/offsite/keep",
             "modelkeep recover ./keep --from /mnt/offsite/keep --serve",
             "modelkeep recover ./keep --from /mnt/offsite/keep --words shares.txt",
+            "modelkeep recover ./keep --from 's3://bucket/keep?credentials=file:/etc/aws.json'",
         ),
         _recover,
         needs_keep=False,
@@ -81,7 +94,11 @@ VERBS: tuple[Verb, ...] = (
         "drill",
         "Rehearse a recovery from the last backup in a folder that is thrown away afterwards.",
         "service:drill",
-        ("modelkeep drill", "modelkeep drill --words shares.txt"),
-        lost,
+        (
+            "modelkeep drill",
+            "modelkeep drill --from cloud",
+            "modelkeep drill --words shares.txt",
+        ),
+        _drill,
     ),
 )

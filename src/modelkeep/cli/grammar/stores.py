@@ -1,4 +1,4 @@
-"""Verbs about what the stores hold: backup, check, state."""
+"""Verbs about what the stores hold: backup, state."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ def _backup(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--read-data", action="store_true", help="read, authenticate and hash every byte"
-    )
-    parser.add_argument("--repair", action="store_true", help="replace damage from another store")
-
-
 VERBS: tuple[Verb, ...] = (
     Verb(
         "backup",
@@ -31,13 +24,6 @@ VERBS: tuple[Verb, ...] = (
         "stores:backup",
         ("modelkeep backup", "modelkeep backup --new offsite2"),
         _backup,
-    ),
-    Verb(
-        "check",
-        "Check that every store holds what it must, ledger included; repair if asked.",
-        "stores:check",
-        ("modelkeep check", "modelkeep check --read-data --repair"),
-        _check,
     ),
     Verb(
         "state rebuild",

@@ -1,0 +1,91 @@
+"""Refuses to write into the place of a store that is not there, or is another keep's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from modelkeep.core.errors import MissingError, UnavailableError
+from modelkeep.core.names import series_name
+from modelkeep.ports.range_store import read_into
+from modelkeep.ports.store import ObjectStat, Store
+
+_FIRST = "format/"
+_FORM = series_name("format", 0)
+_FORMAT_BYTES_READ = 4096
+
+
+class StoreGuard:
+    """Nothing but `format/` is written where no format object of this keep is.
+
+    Args:
+        place: for people.
+    """
+
+    def __init__(self, label: str, place: str, keep_id: str) -> None:
+        self._label = label
+        self._place = place
+        self._keep_id = keep_id
+        self.is_ours = False
+
+    def demand(self, name: str, read_format: Callable[[str, int], bytes | None]) -> None:
+        """Check before a name is written, with what reads the first bytes of an object.
+
+        Raises:
+            UnavailableError: `store.empty` or `store.foreign`.
+        """
+        if name.startswith(_FIRST):
+            return
+        told = read_format(_FORM, _FORMAT_BYTES_READ)
+        if told is None:
+            raise UnavailableError(
+                "store.empty",
+                f"{self._label} holds no keep: {self._place} has no format object",
+                hint="is it mounted? A damaged store: `modelkeep check --repair`; a new one: "
+                f"`modelkeep backup --new {self._label}`",
+                store=self._label,
+            )
+        if f'"keep_id":"{self._keep_id}"'.encode() not in told:
+            raise UnavailableError(
+                "store.foreign",
+                f"{self._label}: {self._place} is not a store of this keep",
+                hint="correct it in modelkeep.toml, or `modelkeep check --repair`",
+                store=self._label,
+            )
+        self.is_ours = True
+
+
+class GuardedStore:
+    """A store elsewhere that is one of a keep's: it is asked once, before the first write."""
+
+    def __init__(self, store: Store, *, place: str, keep_id: str) -> None:
+        self.label = store.label
+        self._store = store
+        self._guard = StoreGuard(store.label, place, keep_id)
+
+    def put(self, name: str, raw: bytes | memoryview) -> None:
+        if not self._guard.is_ours:
+            self._guard.demand(name, self._first_bytes)
+        self._store.put(name, raw)
+
+    def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        return self._store.get(name, start=start, length=length)
+
+    def get_into(self, name: str, start: int, target: memoryview) -> int:
+        return read_into(self._store, name, start, target)
+
+    def list(self, prefix: str) -> Iterator[ObjectStat]:
+        return self._store.list(prefix)
+
+    def stat(self, name: str) -> ObjectStat | None:
+        return self._store.stat(name)
+
+    def delete(self, name: str) -> None:
+        self._store.delete(name)
+        if name.startswith(_FIRST):
+            self._guard.is_ours = False
+
+    def _first_bytes(self, name: str, length: int) -> bytes | None:
+        try:
+            return self._store.get(name, start=0, length=length)
+        except MissingError:
+            return None

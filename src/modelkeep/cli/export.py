@@ -1,0 +1,108 @@
+"""Verbs that bring artifacts to other places and take them in: copy, export, import."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelkeep.cli.models import done_facts
+from modelkeep.cli.opened import opened
+from modelkeep.cli.output import progress, said, size_text
+from modelkeep.cli.secrets import passphrase_of
+from modelkeep.core.errors import IntegrityError
+from modelkeep.core.record import as_plain
+
+if TYPE_CHECKING:
+    from modelkeep.crypto.secret import Secret
+
+_KEY_WORDS = ("mkr1", "mkv1", "age1")
+
+
+def copy(options: argparse.Namespace) -> int:
+    """Bring models to one store."""
+    from modelkeep.sdk.transfer import Transfer  # noqa: PLC0415 - `--help` need not load it
+
+    with opened(options) as keep, progress(f"copy to {options.to}") as advance:
+        report = Transfer(keep).copy(
+            *options.models,
+            to=options.to,
+            source=options.source,
+            may_be_empty=options.new,
+            progress=advance,
+        )
+    state = "whole" if report.is_whole else "NOT WHOLE"
+    did = f"copied {report.objects} objects, {size_text(report.size_bytes)}"
+    lines = [
+        f"{report.store}: {', '.join(report.versions)}: {state}; {did} in {report.seconds:.2f} s"
+    ]
+    lines += [f"  damaged everywhere: {each}" for each in report.damaged]
+    lines += [f"  missing: {each}" for each in report.missing]
+    facts = as_plain(report) | {"is_whole": report.is_whole}
+    said(facts, "\n".join(lines), as_json=options.json)
+    return 0 if report.is_whole else IntegrityError.exit_status
+
+
+def export(options: argparse.Namespace) -> int:
+    """Hand one version to somebody else."""
+    from modelkeep.crypto.keytext import verifier_text  # noqa: PLC0415 - not for `--help`
+    from modelkeep.sdk.transfer import Transfer  # noqa: PLC0415
+
+    passphrase = _passphrase(options, is_new=True)
+    with opened(options) as keep, progress(f"export {options.model}") as advance:
+        done = Transfer(keep).export(
+            options.model,
+            options.to,
+            to=_named_keys(options.recipient),
+            passphrase=passphrase,
+            force=options.force,
+            progress=advance,
+        )
+    signer = verifier_text(done.signer)
+    facts = {**as_plain(done), "signer": signer, "file": str(options.to)}
+    return said(
+        facts,
+        f"exported {done.name}:{done.version} to {options.to} ({size_text(done.raw_bytes)} in "
+        f"{size_text(done.size_bytes)}) for {done.recipients} recipient(s)\n"
+        f"  signed by  {signer}",
+        as_json=options.json,
+    )
+
+
+def take_in(options: argparse.Namespace) -> int:
+    """Admit a model that another keep exported."""
+    from modelkeep.sdk.transfer import Transfer  # noqa: PLC0415 - `--help` need not load it
+
+    passphrase = _passphrase(options, is_new=False)
+    with opened(options) as keep:
+        size_bytes = options.file.stat().st_size if options.file.is_file() else None
+        with progress(f"import {options.name}", size_bytes) as advance:
+            done = Transfer(keep).take_in(
+                options.file,
+                name=options.name,
+                identity=options.identity,
+                passphrase=passphrase,
+                signed_by=_named_keys(options.signer),
+                domain=options.domain,
+                note=options.note,
+                progress=advance,
+            )
+    word = "imported" if done.is_new else "holds exactly these files already:"
+    text = f"{word} {done.name}:{done.version}  {done.digest}"
+    return said(done_facts(done), text, as_json=options.json)
+
+
+def _passphrase(options: argparse.Namespace, *, is_new: bool) -> Secret | None:
+    """The passphrase of the file, which is not that of the keep."""
+    if options.file_passphrase is None:
+        return None
+    chosen = argparse.Namespace(passphrase_file=options.file_passphrase, passphrase_fd=None)
+    return passphrase_of(chosen, confirm=is_new)
+
+
+def _named_keys(words: list[str]) -> list[str | Path]:
+    """What was named: the text of a key, or a file of keys."""
+    return [
+        word if word.lower().startswith(_KEY_WORDS) and word.isalnum() else Path(word)
+        for word in words
+    ]

@@ -1,0 +1,48 @@
+"""Threads for work that lets go of the interpreter: hashing, encryption, codecs, disks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers(Protocol):
+    """A bounded pool. What runs in it is bytes in, bytes out; decisions stay with the caller."""
+
+    @property
+    def count(self) -> int:
+        """How many pieces of work run at once; 1 when everything runs in the caller's thread."""
+        ...
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results in the order of the items, a bounded number of them ahead of the caller.
+
+        The first error of `work` is raised where its result would have come; what was begun is
+        waited for before that, so that no work outlives the iteration.
+        """
+        ...
+
+    def submit(self, work: Callable[[], R]) -> Callable[[], R]:
+        """Begin one piece of work; call what comes back to wait for its result or its error."""
+        ...
+
+
+class SerialWorkers:
+    """Everything in the caller's thread, in order: for few bytes, and for tests that count."""
+
+    @property
+    def count(self) -> int:
+        return 1
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        return map(work, items)
+
+    def submit(self, work: Callable[[], R]) -> Callable[[], R]:
+        result = work()
+        return lambda: result
+
+
+SERIAL: Workers = SerialWorkers()

@@ -1,0 +1,113 @@
+"""`modelkeep import`: what another keep exported, proven first, then judged as any other model."""
+
+import pytest
+from command import Desk, modelkeep
+from onnx_models import two_models
+from tensor_files import tensors, written
+
+
+@pytest.fixture
+def me(tmp_path):
+    said = modelkeep("identity", "new", "--output", tmp_path / "me.key").out
+    (tmp_path / "me.pub").write_text(said)
+    return tmp_path / "me.key", tmp_path / "me.pub"
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    """Another keep with digits:1."""
+    other = Desk.made(tmp_path / "theirs", second=False)
+    other.admit()
+    return other
+
+
+@pytest.fixture
+def sent(theirs, me, tmp_path):
+    """The file that they sent, and their verifier."""
+    file = tmp_path / "sent.model"
+    done = theirs.json("export", "digits:1", "--to", file, "--recipient", me[1])
+    return file, done
+
+
+def words(file, me, *more):
+    return ("import", file, "--name", "digits", "--identity", me[0], *more)
+
+
+def test_it_comes_back_bit_for_bit_under_a_key_and_a_signature_of_ours(desk, sent, me, tmp_path):
+    file, done = sent
+    here = desk.json(*words(file, me, "--signer", done["signer"]))
+    assert (here["name"], here["version"], here["is_new"]) == ("digits", 1, True)
+    assert here["verdict"]["decision"] == "allow"
+    assert here["digest"] != done["manifest"]
+    desk.run("restore", "digits:1", "--to", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == two_models()[0].read_bytes()
+    (entry,) = desk.entries("model.imported")
+    assert entry["facts"]["manifest"] == done["manifest"]
+    assert entry["facts"]["signer"] == done["signer"]
+    assert desk.json(*words(file, me, "--signer", done["signer"]))["is_new"] is False
+
+
+def test_its_canary_comes_along(desk, sent, me):
+    file, done = sent
+    desk.run(*words(file, me, "--signer", done["signer"]))
+    second = desk.folder / "again.model"
+    desk.run("export", "digits", "--to", second, "--recipient", me[1])
+    assert desk.json("import", second, "--name", "twin", "--identity", me[0])["is_new"] is True
+
+
+def test_a_stranger_is_not_believed(desk, sent, me):
+    file, _ = sent
+    assert desk.refusal(*words(file, me), wanted=3) == "sealed.signer"
+    assert desk.refusal(*words(file, me, "--signer", me[1]), wanted=3) == "sealed.signer"
+    assert desk.json("models") == []
+
+
+def test_another_identity_opens_nothing(desk, sent, tmp_path):
+    file, done = sent
+    modelkeep("identity", "new", "--output", tmp_path / "other.key")
+    other = (tmp_path / "other.key", None)
+    assert desk.refusal(*words(file, other, "--signer", done["signer"]), wanted=3) == "sealed.key"
+
+
+@pytest.mark.parametrize("where", [0.05, 0.5, 0.999])
+def test_one_flipped_bit_or_a_cut_lets_nothing_in(desk, sent, me, where):
+    file, done = sent
+    good = file.read_bytes()
+    at = int(where * len(good))
+    for bad in (good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :], good[:at], good + b"x"):
+        file.write_bytes(bad)
+        outcome = desk.run(*words(file, me, "--signer", done["signer"], "--json"), wanted=None)
+        assert outcome.status in (3, 4), outcome
+    assert desk.json("models") == []
+
+
+def test_any_other_sealed_file_is_no_model(desk, me, tmp_path):
+    (tmp_path / "x").write_bytes(b"modelkeep model v1\n")
+    identity = ("--sign", me[0])
+    modelkeep("encrypt", tmp_path / "x", "--to", me[1], *identity)
+    code = desk.refusal(*words(tmp_path / "x.sealed", me, "--signer", me[1]), wanted=4)
+    assert code == "portable.format"
+
+
+def test_what_the_scanner_refuses_stays_outside(desk, theirs, me, tmp_path):
+    """The keep that sent it may have saved it unscanned."""
+    evil = tmp_path / "evil.pkl"
+    evil.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    theirs.run("save", evil, "--name", "evil")
+    file = tmp_path / "evil.model"
+    done = theirs.json("export", "evil", "--to", file, "--recipient", me[1])
+    found = desk.refusal(*words(file, me, "--signer", done["signer"]), wanted=3)
+    assert found.startswith("verdict.")
+    assert desk.json("models") == []
+
+
+def test_a_folder_of_shards_comes_whole(desk, theirs, me, tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for at in range(2):
+        written(folder / f"model-{at}.safetensors", tensors(at, count=2))
+    theirs.run("admit", folder, "--name", "lm")
+    file = tmp_path / "lm.model"
+    done = theirs.json("export", "lm", "--to", file, "--recipient", me[1])
+    desk.run(*words(file, me, "--signer", done["signer"]))
+    assert desk.json("diff", "digits:1", "digits:1")["files"]["equal"] == 2
