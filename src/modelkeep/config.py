@@ -244,8 +244,9 @@ def _demand_sound(config: Config, what: str) -> None:
         (not 1 <= config.serve.threads <= 256, "serve.threads is not between 1 and 256"),
         (not 1 <= config.serve.batch_rows_max <= 4096, "serve.batch_rows_max: 1 to 4096"),
         (
-            not 4096 <= config.vault.segment_bytes <= config.vault.pack_bytes <= 128 * 2**20,
-            "vault: 4096 <= segment_bytes <= pack_bytes <= 128 MiB does not hold",
+            not 4096 <= config.vault.segment_bytes <= 16 * 2**20
+            or not config.vault.segment_bytes <= config.vault.pack_bytes <= 128 * 2**20,
+            "vault: segment_bytes is 4096 to 16 MiB, pack_bytes at least that and at most 128 MiB",
         ),
         *(
             (not 0 < value < math.inf, f"{table}.{key} is not a number above zero")

@@ -65,9 +65,12 @@ MAY_REVEAL = {
     "crypto/signatures.py": "keys Ed25519",
     "crypto/wrapped_key.py": "labels a key that a source is about to wrap",
     "flows/approvals.py": "checks an approver's API key",
+    "flows/carry.py": "keys the digests of tensor layouts",
     "flows/create.py": "puts the authority's key into the keyring",
+    "flows/deposit.py": "keys the digests of tensor layouts",
     "flows/keys.py": "hands a new passphrase to the keyholder",
     "flows/recover.py": "keys the salt of a snapshot that must come out the same twice",
+    "flows/rekey.py": "keys the digests of tensor layouts",
     "ledger/entry.py": "keys the commitments of entries",
     "ledger/value.py": "seals private facts under a key of their own",
     "sdk/inbox.py": "writes a new client's file",
@@ -78,6 +81,7 @@ MAY_REVEAL = {
     "vault/check.py": "checks the chunks' ids",
     "vault/commit.py": "keys the chunks' ids",
     "vault/load.py": "checks the chunks' ids",
+    "vault/streams.py": "keys where files are cut",
     "workers/layout.py": "hands keys to the service's processes in memory files",
 }
 

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import threading
+import time
 
 import numpy as np
 import onnx
@@ -13,7 +15,9 @@ from trees import picture, safetensors, weights
 
 from modelkeep.core.artifact import parsed_reference
 from modelkeep.core.errors import UsageError
+from modelkeep.flows import admit
 from modelkeep.flows.publish import chosen, published
+from modelkeep.scan.rules import findings_of
 from modelkeep.sdk.keep import Keep
 
 
@@ -36,10 +40,7 @@ def test_the_same_file_again_changes_nothing(one):
     before, kinds = one.files(), one.kinds()
     again = one.admit()
     assert (again["version"], again["is_new"]) == (1, False)
-    assert (
-        "holds exactly this already"
-        in one.run("admit", two_models()[0], "--name", "digits").out
-    )
+    assert "holds exactly this already" in one.run("admit", two_models()[0], "--name", "digits").out
     assert one.kinds() == kinds
     packs = {path for path in one.files() if "pack" in path.parts}
     assert packs == {path for path in before if "pack" in path.parts}
@@ -166,9 +167,7 @@ def test_external_data_hides_no_other_finding(desk, tmp_path):
 def test_a_model_of_several_files_is_not_served_yet(desk, tmp_path):
     desk.json("admit", with_external_data(tmp_path / "add"), "--name", "add")
     with Keep(desk.keep, passphrase=PASSPHRASE) as keep, pytest.raises(UsageError) as refused:
-        published(
-            keep.opened, parsed_reference("add"), is_default=True, allocate=lambda _: None
-        )
+        published(keep.opened, parsed_reference("add"), is_default=True, allocate=lambda _: None)
     assert refused.value.code == "serve.kind"
     with Keep(desk.keep, passphrase=PASSPHRASE) as keep, pytest.raises(UsageError) as refused:
         chosen(keep.opened, [])
@@ -336,3 +335,37 @@ def test_what_is_stored_is_neither_the_weights_nor_the_passphrase(desk):
     for path, held in desk.files().items():
         hits = [number for number, canary in enumerate(canaries) if canary in held]
         assert not hits, (path, hits)
+
+
+def test_a_model_that_somebody_writes_into_after_it_was_scanned_is_not_admitted(
+    desk, tmp_path, monkeypatch
+):
+    """What is scanned is what is stored: a writer waits, and we notice before we sign."""
+    root = tmp_path / "llama"
+    root.mkdir()
+    names = ("a.safetensors", "b.safetensors")
+    for name in names:
+        array = np.zeros((700, 1000), np.float32)
+        (root / name).write_bytes(safetensors({name: array}))
+    writers = []
+
+    def scanned(path, view, settings):
+        if path == names[1] and not writers:  # the first one is scanned by now
+
+            def write():
+                with (root / names[0]).open("r+b") as stream:
+                    stream.seek(1_000_000)
+                    stream.write(b"after the scan")
+
+            writers.append(threading.Thread(target=write))
+            writers[0].start()
+            time.sleep(0.2)  # it waits in `open` now
+            assert writers[0].is_alive()
+        return findings_of(path, view, settings)
+
+    monkeypatch.setattr(admit, "findings_of", scanned)
+    said = desk.run("admit", root, "--name", "llama", "--json", wanted=2)
+    writers[0].join(10)
+    assert said.error["code"] == "file.changed"
+    assert desk.json("models") == []
+    assert b"after the scan" in (root / names[0]).read_bytes()

@@ -66,7 +66,7 @@ def test_damage_in_the_first_store_is_not_copied_over_the_second(one):
     raw = fresh.read_bytes()
     fresh.write_bytes(raw[:50] + bytes([raw[50] ^ 1]) + raw[51:])  # in its first chunk
     (report,) = one.json("backup", wanted=4)
-    assert report["damaged"] == ["digits:2/digits.onnx: vault.chunk"]
+    assert report["damaged"] == ["digits:2/digits-v2.onnx: vault.chunk"]
     assert "NOT WHOLE" in one.run("backup", wanted=4).out
 
 

@@ -77,7 +77,9 @@ def tuned_twice(tmp_path):
     for label in ("main", "offsite"):
         desk.configure(f'label = "{label}"', f'label = "{label}"\nencoding = "small"')
     base = tensors(3, count=4, items=65536)
-    for arrays in (base, tuned(base, *base)):
+    later = tuned(base, *base)
+    del later[max(later)]  # so that the pack of the first holds what the second does not need
+    for arrays in (base, later):
         desk.run("admit", written(tmp_path / "m.safetensors", arrays), "--name", "lm")
     return desk
 

@@ -20,7 +20,7 @@ def test_the_sums_are_those_of_the_files(one):
             each["stored_bytes"] for each in store["encodings"]
         )
     assert [each["kind"] for each in fast["encodings"]] == ["raw"]
-    assert [each["kind"] for each in fast["dtypes"]] == ["bytes"]  # small tensors share a chunk
+    assert {each["kind"] for each in fast["dtypes"]} <= {"FP32", "bytes"}
 
 
 def test_it_is_said_to_people(one):

@@ -18,6 +18,8 @@ from modelkeep.sdk.keep import Keep
 from modelkeep.sdk.upkeep import upload_mark_of
 from modelkeep.vault.streams import Plain
 
+OTHER = "another one altogether"
+
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
@@ -144,12 +146,12 @@ def test_a_domain_destroyed_meanwhile_is_a_clear_error(desk, root):
 def test_another_passphrase_meanwhile_is_a_clear_error(desk, root):
     def act():
         with opened(desk) as other:
-            other.keys.rotate(passphrase="another one altogether")
+            other.keys.rotate(passphrase=OTHER)
 
     with opened(desk) as keep, pytest.raises(KeepError) as failure:
         keep_it(keep, root, act)
     assert failure.value.code == "keys.passphrase"
-    with Keep(desk.keep, passphrase="another one altogether") as keep:
+    with Keep(desk.keep, passphrase=OTHER) as keep:
         assert not keep.models()
 
 

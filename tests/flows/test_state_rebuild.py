@@ -30,6 +30,13 @@ from modelkeep.testing.power import CuttingState, Fuse, PowerCut
 from modelkeep.testing.state_contract import everything
 
 NAMES = ("ann", "bob", "cyd")
+CLIENT = {
+    "client_id": "c" * 16,
+    "client": "trainer",
+    "public": "f" * 64,
+    "expires_ns": 0,
+    "size_bytes_max": 1,
+}
 ROLES = ("caller", "approver", "night")
 APPROVALS = ApprovalSettings(needed=1, verbs=("keys.destroy",), expires_s=600.0)
 
@@ -105,6 +112,9 @@ def entry(life, keep, rng):
             ("domain.restored", {"domain": "d"}),
             ("domain.destroyed", {"domain": "d"}),
             ("keyring.changed", {"number": 0, "reason": "test"}),
+            ("client.added", CLIENT),
+            ("client.revoked", {"client_id": CLIENT["client_id"]}),
+            ("inbox.accepted", {"client_id": CLIENT["client_id"], "submission": "5" * 32}),
             ("check.done", {"objects": 1}),
         ]
     )

@@ -38,11 +38,13 @@ class Away:
         self._folder = folder
 
     def __getattr__(self, name):
+        found = getattr(self._disk, name)  # what the disk has not, this one has not either
+
         def call(*words):
             for word in words:
                 if isinstance(word, Path) and self._folder in (word, *word.parents):
                     raise OSError(errno.EIO, "away")
-            return getattr(self._disk, name)(*words)
+            return found(*words)
 
         return call
 

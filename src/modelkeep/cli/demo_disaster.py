@@ -80,10 +80,7 @@ def act_attack(stage: Stage) -> None:
     story = stage.story
     with story.step("Attack it a little"):
         _bad_calls(stage)
-        packs = sorted((stage.keep / "stores" / "main" / "pack").rglob("[0-9a-f]" * 64))
-        copies = [
-            stage.offsite / pack.relative_to(stage.keep / "stores" / "main") for pack in packs
-        ]
+        packs = _packs(stage.keep / "stores" / "main")
         restored = stage.folder / "restored.onnx"
         originals = [pack.read_bytes() for pack in packs]
         for pack in packs:
@@ -91,15 +88,20 @@ def act_attack(stage: Stage) -> None:
         story.run(*stage.at, "restore", "digits:2", "--to", restored)
         same = restored.read_bytes() == stage.models[1].file.read_bytes()
         story.proven("damaged in the first store: read from the second, bit for bit", holds=same)
-        healed = [pack.read_bytes() for pack in packs]
         story.proven(
-            "and healed on the way",
-            holds=any(a == b for a, b in zip(healed, originals, strict=True)),
+            "and healed on the way: what was damaged is stored anew",
+            holds=any(
+                not pack.exists() or pack.read_bytes() == raw
+                for pack, raw in zip(packs, originals, strict=True)
+            ),
         )
-        for path in (*packs, *copies):
+        story.run(*stage.at, "check", "--read-data", "--repair")
+        both = [*_packs(stage.keep / "stores" / "main"), *_packs(stage.offsite)]
+        originals = [path.read_bytes() for path in both]
+        for path in both:
             _flip(path)
         story.refused(*stage.at, "restore", "digits:2", "--to", restored, "--force", wanted=4)
-        for path, raw in zip((*packs, *copies), originals * 2, strict=True):
+        for path, raw in zip(both, originals, strict=True):
             path.write_bytes(raw)
         check = story.run(*stage.at, "check", "--read-data")[0]
         story.proven("undone: every store is whole again", holds=not check["findings"])
@@ -297,6 +299,10 @@ def _offsite_size(stage: Stage) -> int:
 def _sizes(store: Path) -> int:
     """Entries under the newest checkpoint of a store."""
     return max((int(path.name) for path in store.glob("ledger/*/checkpoint/*")), default=0)
+
+
+def _packs(store: Path) -> list[Path]:
+    return sorted((store / "pack").rglob("[0-9a-f]" * 64))
 
 
 def _flip(path: Path) -> None:

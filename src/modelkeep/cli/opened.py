@@ -7,7 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,14 +31,18 @@ def keep_path(options: argparse.Namespace) -> Path:
 @contextmanager
 def opened(options: argparse.Namespace) -> Iterator[Keep]:
     """Open the keep for one verb; warnings go to stderr."""
-    from modelkeep.sdk.keep import Keep  # noqa: PLC0415 - `--help` need not load it
-    from modelkeep.wiring import KeepFolder, read_config  # noqa: PLC0415
+    from modelkeep.wiring import KeepFolder, keyholder_of, read_config  # noqa: PLC0415
 
-    path = keep_path(options)
-    config, _ = read_config(KeepFolder(path))  # that there is no keep is said before asking
+    folder = KeepFolder(keep_path(options))
+    config, _ = read_config(folder)  # that there is no keep is said before asking
     means = means_of(options, source=config.keys.source)
-    with Keep(path, means=means, actor=actor(), warn=warned) as keep:
-        yield keep
+    with closing(keyholder_of(folder, means, config)) as keyholder:
+        from modelkeep.sdk.keep import Keep  # noqa: PLC0415 - the keyholder loads meanwhile
+
+        with Keep(
+            folder.path, means=means, actor=actor(), warn=warned, keyholder=keyholder
+        ) as keep:
+            yield keep
 
 
 def actor() -> str:

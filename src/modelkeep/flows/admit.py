@@ -59,6 +59,7 @@ class Candidate:
         canary: a call whose right answer is known, where the owner has one.
         base: reference of the version it was made from, for the lineage and as a base for deltas.
         modes: of a folder, permission bits by path; likewise `folders` and `links`, as in a recipe.
+        demand_steady: checks, before anything is signed, that nobody changed a file meanwhile.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Candidate:
     modes: Mapping[str, int] | None = None
     folders: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
+    demand_steady: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,11 @@ class _Judged:
     digest: Digest
     kinds: Mapping[str, str]
     schema: Schema | None
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether it may be let in."""
+        return self.verdict.decision is Decision.ALLOW
 
 
 def scanned(file_name: str, raw: memoryview, settings: ScanSettings) -> Verdict:
@@ -125,40 +132,47 @@ def admitted(
             f"there is no file to admit as {candidate.name}",
             hint="links are not followed: copy what they lead to (`cp -rL`) and admit that",
         )
-    size_bytes = sum(each.size_bytes for each in candidate.files)
-    with lent(turn, size_bytes):
-        found = _scanned(candidate, scan)
-    if found.verdict.decision is not Decision.ALLOW:
-        _record_refused(turn.opened, candidate, found)
-    demand_allowed(found.verdict, subject=found.subject)
-    if candidate.canary is not None:
-        demand_canary(candidate.canary, found.schema)
-    return retried(lambda: _admitted(turn, candidate, found, vault=vault, progress=progress))
+    seen: list[_Judged] = []  # what is written again is not scanned again
+    return retried(
+        lambda: _admitted(turn, candidate, seen, vault=vault, scan=scan, progress=progress)
+    )
 
 
 def _admitted(
     turn: Turn,
     candidate: Candidate,
-    found: _Judged,
+    seen: list[_Judged],
     *,
     vault: VaultSettings,
+    scan: ScanSettings,
     progress: Callable[[int], None],
 ) -> Admitted:
     keep = turn.opened
     snapshot = current_snapshot(keep)
     domain = domain_for(keep, snapshot, candidate.name, candidate.domain)
     first = bases_of(keep, snapshot, candidate.name, candidate.base)
+    done: Deposited | None = None
     with lent(turn, sum(each.size_bytes for each in candidate.files)):
-        done = written(
-            keep,
-            _streams(candidate, found, keep.writer_to(keep.store, domain, vault)),
-            domain=domain,
-            snapshot=snapshot,
-            first=first,
-            vault=vault,
-            progress=progress,
-        )
+        found = seen[0] if seen else _scanned(candidate, scan)
+        seen[:] = [found]
+        if found.is_allowed:
+            if candidate.canary is not None:
+                demand_canary(candidate.canary, found.schema)
+            done = written(
+                keep,
+                _streams(candidate, found, keep.writer_to(keep.store, domain, vault)),
+                domain=domain,
+                snapshot=snapshot,
+                first=first,
+                vault=vault,
+                progress=progress,
+            )
+            candidate.demand_steady()
     keep = turn.opened
+    if done is None:
+        _record_refused(keep, candidate, found)
+    demand_allowed(found.verdict, subject=found.subject)
+    assert done is not None
     reader = keep.reader()
     latest = _latest(keep, reader, current_snapshot(keep, reader), candidate.name)
     record_damages(keep, [*done.damages, *reader.damages])
@@ -208,9 +222,7 @@ def _scanned(candidate: Candidate, settings: ScanSettings) -> _Judged:
     return _Judged(judged(findings), subject.path, digest, kinds, schema)
 
 
-def _findings(
-    file: Plain, sizes: Mapping[str, int], settings: ScanSettings
-) -> Sequence[Finding]:
+def _findings(file: Plain, sizes: Mapping[str, int], settings: ScanSettings) -> Sequence[Finding]:
     """What is wrong with one file of several.
 
     That a graph keeps tensors in another file is no fault where that file is admitted with it and

@@ -19,8 +19,8 @@ from modelkeep.core.errors import (
 )
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.record import Record
-from modelkeep.flows.check import demand_object
 from modelkeep.flows.carry import carried
+from modelkeep.flows.check import demand_object
 from modelkeep.flows.keep import OpenKeep, current_head, mended, record
 from modelkeep.flows.keys import remove_unreadable
 from modelkeep.flows.store_format import StoreFormat

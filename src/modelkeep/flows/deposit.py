@@ -26,7 +26,7 @@ from modelkeep.flows.registry import resolved
 from modelkeep.kernels.digest import digest_of
 from modelkeep.seal.envelope import sealed
 from modelkeep.vault.bases import layout_id
-from modelkeep.vault.commit import Deposit, Source, Stored, Stream, put_sealed, stored
+from modelkeep.vault.commit import Deposit, Stored, Stream, put_sealed, stored
 from modelkeep.vault.load import Damage
 from modelkeep.vault.settings import VaultSettings
 from modelkeep.vault.snapshot import ArtifactEntry, Recipe, Snapshot, next_version
@@ -142,7 +142,7 @@ def bases_of(keep: OpenKeep, snapshot: Snapshot, name: str, base: str) -> list[t
 
 def deposited(
     keep: OpenKeep,
-    sources: Iterable[Source | Stream],
+    sources: Iterable[Stream],
     *,
     domain: DomainKeys,
     snapshot: Snapshot,
@@ -173,7 +173,7 @@ def deposited(
 
 def written(
     keep: OpenKeep,
-    sources: Iterable[Source | Stream],
+    sources: Iterable[Stream],
     *,
     domain: DomainKeys,
     snapshot: Snapshot,

@@ -10,7 +10,7 @@ read, is passed over and named: `backup` or `repair` comes first.
 
 It runs under the keep's writer lock. While something uploads without that lock, what no snapshot
 ever named stays; and a commit checks under the lock that all it names is there
-(`flows.deposit.demand_there`).
+(`flows.deposit.demand_indexed`).
 
 A store that refuses to delete (object lock, an append-only key) keeps what it has. Where it keeps
 an index, it keeps packs too: an index must not name what is gone.

@@ -223,7 +223,7 @@ def backed(store: Store, opened: Unlocked, entries: Iterable[Entry]) -> Backed:
     lost: list[tuple[str, int]] = []
     lost_ns = 0
     for entry in entries:
-        if entry.kind == "model.admitted":
+        if entry.kind in ("model.admitted", "files.saved"):
             pending.append((str(entry.facts.get("model")), int(str(entry.facts.get("version")))))
         elif entry.kind == "vault.committed":
             number = entry.facts.get("head")
@@ -244,7 +244,7 @@ def _whole_head(store: Store, opened: Unlocked) -> Head:
             head = opened_member(Head, name, store.get(name), kind="head", public=public)
             if all(
                 each in there and size_bytes in (-1, there[each])
-                for each, size_bytes in needed(alone, store, head.snapshot)
+                for each, size_bytes in needed(alone, store, head.snapshot, is_lenient=True)
             ):
                 return head
         except (IntegrityError, MissingError):

@@ -30,8 +30,9 @@ from modelkeep.seal.trust import demand_entry, file_of
 from modelkeep.vault.bases import layout_id
 from modelkeep.vault.commit import Stream, Writer, put_sealed, stored
 from modelkeep.vault.load import Reader, places_in
+from modelkeep.vault.pieces import Pieces, pieces_of
 from modelkeep.vault.settings import VaultSettings
-from modelkeep.vault.snapshot import ArtifactEntry, RecipeFile, Snapshot
+from modelkeep.vault.snapshot import ArtifactEntry, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def _with_moved(
             path=file.path,
             size_bytes=file.size_bytes,
             places=tuple(places_in(file)),
-            read=partial(_chunk_into, reader, file, old),
+            read=partial(_chunk_into, pieces_of(file, old), reader),
             tensors=file_of(proof.manifest, file.path).tensors,
         )
         for file in recipe.files
@@ -175,7 +176,5 @@ def _with_moved(
     return after
 
 
-def _chunk_into(
-    reader: Reader, file: RecipeFile, key_id: str, start: int, target: memoryview
-) -> None:
-    reader.file_chunk_into(target, file, start=start, key_id=key_id)
+def _chunk_into(pieces: Pieces, reader: Reader, start: int, target: memoryview) -> None:
+    pieces.read_into(target, pieces.number_at(start), reader)

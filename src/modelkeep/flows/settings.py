@@ -51,11 +51,13 @@ APPROVABLE_VERBS = (
     "keys.rotate",
     "keys.split",
     "ledger.erase",
+    "models.remove",
     "principals.enable",
     "principals.new",
     "principals.set",
     "roles.define",
     "tokens.new",
+    "vault.prune",
 )
 
 

@@ -123,7 +123,8 @@ def read_table(raw: Bytes, context_count: int) -> tuple[Frequencies, int]:
     high = np.where(lengths == 2, coded[lasts].astype(np.uint16) << 7, 0)
     freqs = np.zeros((context_count, 256), np.uint16)
     freqs[present] = low + high + 1
-    if not np.isin(freqs.sum(axis=1, dtype=np.int64), (0, TOTAL)).all():
+    sums = freqs.sum(axis=1, dtype=np.int64)
+    if not ((sums == 0) | (sums == TOTAL)).all():
         raise IntegrityError("codec.table", "a table's frequencies do not sum up")
     return freqs, start + (int(lasts[-1]) + 1 if count else 0)
 

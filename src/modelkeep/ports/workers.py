@@ -35,12 +35,15 @@ class SerialWorkers:
 
     @property
     def count(self) -> int:
+        """One."""
         return 1
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """As `Workers.map`, one by one when they are asked for."""
         return map(work, items)
 
     def submit(self, work: Callable[[], R]) -> Callable[[], R]:
+        """As `Workers.submit`, done on return."""
         result = work()
         return lambda: result
 

@@ -140,15 +140,23 @@ def candidate_of(
     """What asks to be admitted: every file of it stays as it is until the block ends."""
     found = _walked(path, folder, warn)
     with ExitStack() as stack:
-        files = [
-            _plain(each.path, stack.enter_context(steady(found.place_of(each.path), follow=not found.folders)))
+        opened = {
+            each.path: stack.enter_context(
+                steady(found.place_of(each.path), follow=not found.folders, is_checked=False)
+            )
             for each in found.files
-        ]
+        }
+
+        def demand_steady() -> None:
+            for file in opened.values():
+                file.demand_steady()
+
         yield Candidate(
-            files=tuple(files),
+            files=tuple(_plain(path, file) for path, file in opened.items()),
             modes={each.path: each.mode for each in found.files} if found.folders else None,
             folders=found.folders,
             links=found.links,
+            demand_steady=demand_steady,
             **facts,  # type: ignore[arg-type] # the caller's own words
         )
 

@@ -96,12 +96,15 @@ def mapped(path: Path) -> Iterator[memoryview]:
 
 
 @contextmanager
-def steady(path: Path, *, may_stream: bool = False, follow: bool = True) -> Iterator[SteadyFile]:
-    """A file that stays as it is while it is read; checked again at the end.
+def steady(
+    path: Path, *, may_stream: bool = False, follow: bool = True, is_checked: bool = True
+) -> Iterator[SteadyFile]:
+    """A file that stays as it is while it is read.
 
     Args:
         may_stream: nothing is judged by `raw`, so a large file without a lease is not copied.
         follow: whether the path may be a symbolic link.
+        is_checked: whether it must still be the same when the block ends; else the caller asks.
 
     Raises:
         MissingError: `file.missing`.
@@ -127,7 +130,8 @@ def steady(path: Path, *, may_stream: bool = False, follow: bool = True) -> Iter
                 raise _changed(path)
             found = SteadyFile(size_bytes, view, partial(_copy_into, view))
         yield found
-        found.demand_steady()
+        if is_checked:
+            found.demand_steady()
 
 
 def walked(root: Path, *, now_ns: Callable[[], int] = time.time_ns) -> Walked:

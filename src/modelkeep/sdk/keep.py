@@ -34,7 +34,7 @@ from modelkeep.flows.registry import (
 from modelkeep.flows.restore import FileFacts, listed, streamed_file
 from modelkeep.flows.save import Saved, saved
 from modelkeep.opening import open_keep
-from modelkeep.ports.keyholder import PASSPHRASE, Means
+from modelkeep.ports.keyholder import PASSPHRASE, Keyholder, Means
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.sdk.access import Access
 from modelkeep.sdk.contents import Warm, candidate_of, restored_to, tree_of
@@ -49,6 +49,7 @@ from modelkeep.wiring import (
     Warn,
     World,
     is_served,
+    keyholder_of,
     removed_state,
 )
 
@@ -65,6 +66,7 @@ class Keep:
         actor: who acts, for the ledger.
         warn: told what went wrong without stopping anything, such as a store that is away.
         world: what the keep stands on; the machine itself unless a test says otherwise.
+        keyholder: one that was started already; it is not ended with the keep.
 
     Raises:
         MissingError: `keep.missing`.
@@ -80,6 +82,7 @@ class Keep:
         actor: str = DEFAULT_ACTOR,
         warn: Warn = lambda _: None,
         world: World | None = None,
+        keyholder: Keyholder | None = None,
     ) -> None:
         self.folder = _folder(path, world)
         self.means = means or means_of(passphrase)
@@ -87,7 +90,7 @@ class Keep:
         self._warn = warn
         self._warm = Warm()
         self._stack = ExitStack()
-        self._reopen()
+        self._reopen(keyholder)
 
     @classmethod
     def create(
@@ -120,9 +123,15 @@ class Keep:
         create_keep(folder, means, stores or {}, host=host, port=port, encoding=encoding)
         return cls(path, means=means, actor=actor, world=world)
 
-    def _reopen(self) -> None:
+    def _reopen(self, keyholder: Keyholder | None = None) -> None:
         self._open, self.config = self._stack.enter_context(
-            open_keep(self.folder, self.means, actor=self._actor, warn=self._warn)
+            open_keep(
+                self.folder,
+                self.means,
+                actor=self._actor,
+                warn=self._warn,
+                keyholder=keyholder,
+            )
         )
 
     @property
@@ -160,14 +169,18 @@ class Keep:
         Raises:
             KeepError: when it cannot be opened again, such as `lock.held` or `keys.passphrase`.
         """
-        with uploading(upload_mark_of(self.folder)):
+        with uploading(upload_mark_of(self.folder)), ExitStack() as ahead:
             self.close()
+            keyholder = keyholder_of(self.folder, self.means, self.config)  # it loads meanwhile
+            ahead.callback(keyholder.close)
             try:
                 yield
             except KeepError:
-                self._reopen()
+                self._stack.enter_context(ahead.pop_all())
+                self._reopen(keyholder)
                 raise
-            self._reopen()
+            self._stack.enter_context(ahead.pop_all())
+            self._reopen(keyholder)
 
     def adopt(self, changed: OpenKeep) -> None:
         """Go on with what a flow made of this keep."""

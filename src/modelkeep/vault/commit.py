@@ -23,9 +23,8 @@ from types import MappingProxyType
 from modelkeep.core.artifact import FileEntry, TensorEntry
 from modelkeep.core.record import to_msgpack
 from modelkeep.crypto.hierarchy import DomainKeys
-from modelkeep.crypto.kdf import SALT_BYTES, derived_key
+from modelkeep.crypto.kdf import SALT_BYTES
 from modelkeep.crypto.signatures import Signer
-from modelkeep.kernels.chunker import chunk_lengths
 from modelkeep.kernels.digest import Digester, keyed_id
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.store import Store
@@ -46,41 +45,18 @@ _PUTS_MAX = 2
 _INDEX_PACKS = 128
 
 
-def _kept(start: int, length: int) -> None:
-    """Nothing to let go of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One file to be stored: its bytes (a memory map will do) and where its tensors lie.
-
-    Attributes:
-        forget: told (start, length) of what will not be read again: a map drops those pages.
-    """
-
-    path: str
-    raw: memoryview
-    tensors: Tensors = ()
-    forget: Callable[[int, int], None] = _kept
-
-    def read_into(self, start: int, target: memoryview) -> None:
-        """Copy bytes out, once."""
-        target[:] = self.raw[start : start + len(target)]
-        self.forget(start, len(target))
-
-
 @dataclass(frozen=True, slots=True)
 class Stream:
     """One file to be stored that is cut already, and read piece by piece.
 
     Attributes:
-        places: start and length of its chunks, in order.
+        places: start and length of its chunks, in order; may be found as they are asked for.
         read: copies the chunk that begins at an offset.
     """
 
     path: str
     size_bytes: int
-    places: tuple[tuple[int, int], ...]
+    places: Iterable[tuple[int, int]]
     read: Callable[[int, memoryview], None]
     tensors: Tensors = ()
 
@@ -204,7 +180,7 @@ class Deposit:
 
 
 def stored(
-    sources: Iterable[Source | Stream],
+    sources: Iterable[Stream],
     *,
     writer: Writer,
     known: ChunkIndex,
@@ -228,14 +204,14 @@ def stored(
     files: list[StoredFile] = []
     earlier: list[Known] = []
     for source in sources:
-        places = _places_of(source, writer)
-        read = source.read_into if isinstance(source, Source) else source.read
+        places, read = source.places, source.read
         bases: dict[int, bytes] = {}
         if writer.policy is Policy.SMALL and source.tensors:
             options = [*reversed(earlier), *candidates(source.tensors)]
             if earlier:
                 deposit.flush()
             solid = [rooted(each, known) for each in options]
+            places = tuple(places)
             bases = chosen(read, places, source.tensors, solid, fetch=fetch)
         chunks = encoded_chunks(
             jobs_of(places, source.tensors, bases), read, deposit=deposit, fetch=fetch
@@ -346,13 +322,14 @@ def encoded_chunks(
     writer = deposit.writer
     key = writer.domain.chunk_ids.reveal()
     free: list[bytearray] = []
+    scratches: list[bytearray] = []
 
     def made(job: Job) -> tuple[Job, bytearray, int, Encoded]:
         buffer = free.pop() if free else bytearray()
         if job.chunk_id and _is_held(deposit, job.chunk_id):
             return job, buffer, 0, Encoded(job.chunk_id, job.length)
         if len(buffer) < job.length:
-            buffer = bytearray(max(job.length, writer.settings.segment_bytes))
+            buffer = bytearray(job.length)
         plain = memoryview(buffer)[: job.length]
         read_into(job.start, plain)
         chunk_id = keyed_id(key, plain)
@@ -360,9 +337,19 @@ def encoded_chunks(
             return job, buffer, job.length, Encoded(chunk_id, job.length)
         found = fetch(job.base) if _is_base(deposit, job.base) else None
         base = (job.base, found) if found is not None and len(found) == job.length else None
+        scratch = scratches.pop() if scratches else bytearray()
+        if writer.policy is Policy.SMALL and len(scratch) < job.length:
+            scratch = bytearray(job.length)
         chunk = encoded_chunk(
-            plain, chunk_id=chunk_id, key=key, policy=writer.policy, dtype=job.dtype, base=base
+            plain,
+            chunk_id=chunk_id,
+            key=key,
+            policy=writer.policy,
+            dtype=job.dtype,
+            base=base,
+            scratch=memoryview(scratch),
         )
+        scratches.append(scratch)
         return job, buffer, job.length, chunk
 
     for job, buffer, length, chunk in writer.workers.map(made, jobs):
@@ -384,7 +371,7 @@ def _is_held(deposit: Deposit, chunk_id: bytes) -> bool:
 
 
 def _stored_file(
-    source: Source | Stream,
+    source: Stream,
     found: Iterable[tuple[Job, memoryview, Encoded]],
     progress: Callable[[int], None],
 ) -> StoredFile:
@@ -406,23 +393,6 @@ def _stored_file(
         ),
         recipe=RecipeFile(path=source.path, size_bytes=size_bytes, chunks=tuple(chunks)),
     )
-
-
-def _places_of(source: Source | Stream, writer: Writer) -> Sequence[tuple[int, int]]:
-    """Start and length of a file's chunks."""
-    if isinstance(source, Stream):
-        return source.places
-    segment_bytes = writer.settings.segment_bytes
-    if source.tensors or len(source.raw) <= PIECE_BYTES_MIN:
-        return cuts(len(source.raw), source.tensors, segment_bytes)
-    key = derived_key(writer.domain.chunk_ids, "chunk-borders")
-    lengths = chunk_lengths(source.raw, key=key.reveal(), forget=source.forget)
-    at, places = 0, []
-    for length in lengths:
-        for start in range(at, at + length, segment_bytes):
-            places.append((start, min(segment_bytes, at + length - start)))
-        at += length
-    return places
 
 
 def rooted(known: Known, index: ChunkIndex) -> Known:

@@ -28,6 +28,7 @@ def encoded_chunk(
     policy: Policy,
     dtype: str = "",
     base: tuple[bytes, memoryview] | None = None,
+    scratch: memoryview | None = None,
 ) -> Encoded:
     """Encode one chunk; what comes back may share the plaintext's memory.
 
@@ -35,6 +36,7 @@ def encoded_chunk(
         chunk_id: of the plaintext, under `key`.
         dtype: of the tensor that the chunk is a part of; empty for other bytes.
         base: id and plaintext of the chunk that a delta may be taken to.
+        scratch: room for the plaintext once more, where the caller has some.
     """
     if policy is Policy.FAST or not plain:
         return Encoded(chunk_id, len(plain), Encoding.RAW, plain)
@@ -43,7 +45,7 @@ def encoded_chunk(
         return Encoded(chunk_id, len(plain), Encoding.RAW, plain)
     is_delta = encoding in (Encoding.XOR, Encoding.DIFFERENCE)
     own_base = base if is_delta else None
-    again = memoryview(bytearray(len(plain)))
+    again = memoryview(bytearray(len(plain))) if scratch is None else scratch[: len(plain)]
     decode_into(
         encoding, memoryview(payload), again, base=None if own_base is None else own_base[1]
     )

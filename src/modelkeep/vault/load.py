@@ -143,17 +143,6 @@ class Reader:
             raise IntegrityError("vault.recipe", f"{file.path} has no bytes from {start} on")
         self._fill(file, _pieces(file, target, start=start), key_id)
 
-    def file_chunk_into(
-        self, target: memoryview, file: RecipeFile, *, start: int, key_id: str
-    ) -> None:
-        """Decrypt the chunk of a file that begins at `start`, in the caller's thread.
-
-        Raises:
-            IntegrityError: as `file_into`.
-        """
-        for piece in _pieces(file, target, start=start):
-            self._piece(file, piece, key_id)
-
     def blocks(self, file: RecipeFile, *, key_id: str) -> Iterator[memoryview]:
         """The plaintext of a file, chunk by chunk; each is valid until the next is asked for.
 

@@ -146,7 +146,7 @@ class Survey:
             elif number not in unusable and total - kept > waste_max * total:
                 wasteful.append(number)
         moved = live.numbers(wasteful)
-        keepers = live.keepers([*dead, *wasteful]) - set(wasteful)
+        keepers = live.keepers([*dead, *wasteful])
         stray = () if known is not None else tuple(sorted(there.keys() - self.packs.keys()))
         return Plan(
             dead=tuple(names[each] for each in dead),

@@ -8,6 +8,7 @@ from modelkeep.vault.bases import Fetch, Known, Tensors, chosen
 from modelkeep.vault.commit import Deposit, encoded_chunks, jobs_of, rooted
 from modelkeep.vault.encode import Policy
 from modelkeep.vault.load import Reader
+from modelkeep.vault.pieces import pieces_of
 from modelkeep.vault.snapshot import RecipeFile
 
 
@@ -31,7 +32,7 @@ def reencoded(
     Raises:
         IntegrityError: `vault.chunk`, when no store has a good copy of a chunk.
     """
-    key_id = deposit.writer.domain.key_id
+    pieces = pieces_of(file, deposit.writer.domain.key_id)
     places: list[tuple[int, int]] = []
     chunk_ids: dict[int, bytes] = {}
     at = 0
@@ -44,7 +45,7 @@ def reencoded(
         return
 
     def read_into(start: int, target: memoryview) -> None:
-        reader.file_chunk_into(target, file, start=start, key_id=key_id)
+        pieces.read_into(target, pieces.number_at(start), reader)
 
     bases: dict[int, bytes] = {}
     if deposit.writer.policy is Policy.SMALL and tensors and candidates:

@@ -27,7 +27,8 @@ class Recipe(Record, frozen=True):
     """The map from an artifact's files to chunk ids; encrypted, never signed by the publisher.
 
     Attributes:
-        folders: of a saved folder, as (path, permission bits), parents first.
+        folders: of a saved folder, as (path, permission bits), parents first; the folder itself is
+            `.`. Empty for a single file.
         links: its symbolic links, as (path, what it says).
     """
 

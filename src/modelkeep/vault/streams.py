@@ -7,7 +7,7 @@ so the borders are those of the whole file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from modelkeep.crypto.kdf import derived_key
@@ -40,11 +40,12 @@ class Plain:
 def streamed(plain: Plain, tensors: Tensors, *, writer: Writer) -> Stream:
     """Cut a file for a writer."""
     segment_bytes = writer.settings.segment_bytes
+    places: Iterable[tuple[int, int]]
     if tensors or plain.size_bytes <= PIECE_BYTES_MIN:
-        places = tuple(cuts(plain.size_bytes, tensors, segment_bytes))
+        places = cuts(plain.size_bytes, tensors, segment_bytes)
     else:
         key = derived_key(writer.domain.chunk_ids, "chunk-borders")
-        places = tuple(
+        places = (  # found while the chunks before are stored, so that a file is read once
             (start, min(segment_bytes, left + length - start))
             for left, length in _content_cuts(plain, key.reveal())
             for start in range(left, left + length, segment_bytes)

@@ -83,9 +83,8 @@ def test_a_file_that_somebody_writes_is_copied(tmp_path):
         assert bytes(file.raw[:4]) == bytes(4)
 
 
-def test_a_large_file_without_a_lease_is_streamed_if_nothing_is_judged(
-    tmp_path, no_leases, monkeypatch
-):
+@pytest.mark.usefixtures("no_leases")
+def test_a_large_file_without_a_lease_is_streamed_if_nothing_is_judged(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PRIVATE_BYTES_MAX", 1000)
     path = tmp_path / "file"
     path.write_bytes(os.urandom(BIG))
@@ -99,9 +98,8 @@ def test_a_large_file_without_a_lease_is_streamed_if_nothing_is_judged(
     assert refused.value.code == "file.changed"
 
 
-def test_of_a_streamed_file_the_head_is_there_where_the_format_begins_with_it(
-    tmp_path, no_leases, monkeypatch
-):
+@pytest.mark.usefixtures("no_leases")
+def test_of_a_streamed_file_the_head_is_there_for_formats_that_begin_with_it(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PRIVATE_BYTES_MAX", 1000)
     path = tmp_path / "file"
     raw = b"GGUF" + os.urandom(BIG)
@@ -110,7 +108,8 @@ def test_of_a_streamed_file_the_head_is_there_where_the_format_begins_with_it(
         assert bytes(file.raw) == raw  # shorter than the head
 
 
-def test_a_file_that_shrinks_is_no_bus_error(tmp_path, no_leases, monkeypatch):
+@pytest.mark.usefixtures("no_leases")
+def test_a_file_that_shrinks_is_no_bus_error(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "PRIVATE_BYTES_MAX", 1000)
     path = tmp_path / "file"
     path.write_bytes(bytes(BIG))

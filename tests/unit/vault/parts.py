@@ -10,6 +10,7 @@ from modelkeep.vault.encode import Policy
 from modelkeep.vault.load import Reader
 from modelkeep.vault.pack import Encoded, PackWriter
 from modelkeep.vault.settings import VaultSettings
+from modelkeep.vault.streams import Plain, streamed
 
 DOMAIN = domain_keys("default", "d" * 16, Secret(b"d" * 32))
 OTHER_DOMAIN = domain_keys("other", "e" * 16, Secret(b"d" * 32))
@@ -27,6 +28,17 @@ def chunk_id(plain, domain=DOMAIN):
 def solo(plain, domain=DOMAIN):
     """A chunk as a `fast` store keeps it."""
     return Encoded(chunk_id(plain, domain), len(plain), payload=plain)
+
+
+def source(raw, path="model", tensors=(), segment_bytes=SEGMENT_BYTES):
+    """A file in memory, cut as the vault cuts files."""
+    view = memoryview(raw)
+
+    def read_into(start, target):
+        target[:] = view[start : start + len(target)]
+
+    plain = Plain(path=path, size_bytes=len(raw), read_into=read_into)
+    return streamed(plain, tensors, writer=writer_to(segment_bytes=segment_bytes))
 
 
 def reader_of(*stores, may_heal=True):

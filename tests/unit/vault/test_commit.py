@@ -8,9 +8,9 @@ from modelkeep.core.artifact import TensorEntry
 from modelkeep.core.digest import Digest
 from modelkeep.core.errors import UnavailableError
 from modelkeep.testing.memory import MemoryStore
-from modelkeep.vault.commit import PIECE_BYTES_MIN, Source, cuts, stored
+from modelkeep.vault.commit import PIECE_BYTES_MIN, cuts, stored
 from modelkeep.vault.index import ChunkIndex
-from tests.unit.vault.parts import DOMAIN, SEGMENT_BYTES, reader_of, writer_to
+from tests.unit.vault.parts import DOMAIN, SEGMENT_BYTES, reader_of, source, writer_to
 
 SIZE_MAX = 10 * SEGMENT_BYTES
 
@@ -62,10 +62,6 @@ def test_a_tensor_behind_a_small_gap_starts_a_chunk(header, gaps):
         at += gap + 2 * PIECE_BYTES_MIN
     starts = {start for start, _ in cuts(at, tensors, SEGMENT_BYTES)}
     assert {each.offset for each in tensors} <= starts
-
-
-def source(raw, path="model", tensors=()):
-    return Source(path=path, raw=memoryview(raw), tensors=tensors)
 
 
 def read_back(store, wrote):

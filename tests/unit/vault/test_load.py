@@ -4,9 +4,9 @@ import pytest
 
 from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError
 from modelkeep.testing.memory import MemoryStore
-from modelkeep.vault.commit import Source, stored
+from modelkeep.vault.commit import stored
 from modelkeep.vault.index import ChunkIndex
-from tests.unit.vault.parts import DOMAIN, SEGMENT_BYTES, flipped, reader_of, writer_to
+from tests.unit.vault.parts import DOMAIN, SEGMENT_BYTES, flipped, reader_of, source, writer_to
 
 RAW = b"".join(bytes([n]) * SEGMENT_BYTES for n in range(5)) + b"the rest"
 SIZE = len(RAW)
@@ -24,7 +24,7 @@ class Away(MemoryStore):
 def kept():
     """Two stores that hold the same file."""
     main, offsite = MemoryStore("main"), MemoryStore("offsite")
-    sources = [Source(path="model", raw=memoryview(RAW), tensors=())]
+    sources = [source(RAW)]
     wrote = stored(sources, writer=writer_to(main), known=ChunkIndex())
     offsite.objects.update(main.objects)
     return main, offsite, wrote
@@ -76,12 +76,11 @@ def test_a_store_without_its_index_is_passed_over(kept, how):
 def test_a_pack_that_a_prune_moved_is_found_again():
     """The reader has read the indexes before: it reads them once more."""
     main = MemoryStore("main")
-    sources = [Source(path="model", raw=memoryview(RAW))]
-    wrote = stored(sources, writer=writer_to(main), known=ChunkIndex())
+    wrote = stored([source(RAW)], writer=writer_to(main), known=ChunkIndex())
     reader = reader_of(main)
     assert loaded(reader, wrote) == RAW
     old = dict(main.objects)
-    stored(sources, writer=writer_to(main, pack_bytes=8192), known=ChunkIndex())
+    stored([source(RAW)], writer=writer_to(main, pack_bytes=8192), known=ChunkIndex())
     for name in old:
         main.delete(name)
     assert loaded(reader, wrote) == RAW
