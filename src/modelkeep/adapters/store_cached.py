@@ -42,6 +42,11 @@ class CachedStore:
         self._kept: dict[str, int] | None = None  # digest -> size, oldest first
         self._lock = threading.Lock()
 
+    @property
+    def uncached(self) -> Store:
+        """The store without what is remembered of it here: whoever checks it must not ask us."""
+        return self._store
+
     def put(self, name: str, raw: bytes | memoryview) -> None:
         self._store.put(name, raw)
 

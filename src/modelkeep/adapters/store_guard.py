@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from modelkeep.core.errors import MissingError, UnavailableError
+from modelkeep.core.errors import MissingError, RefusedError, UnavailableError
 from modelkeep.core.names import series_name
-from modelkeep.ports.range_store import read_into
+from modelkeep.ports.range_store import read_into, uncached
 from modelkeep.ports.store import ObjectStat, Store
 
 _FIRST = "format/"
@@ -54,6 +55,21 @@ class StoreGuard:
         self.is_ours = True
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """A store that refuses us is one that does not answer: the others are asked, nothing stops.
+
+    Raises:
+        UnavailableError: `store.refused`, with what refused as its cause.
+    """
+    try:
+        yield
+    except RefusedError as error:
+        raise UnavailableError(
+            "store.refused", error.message, hint=error.hint, cause=error.code
+        ) from error
+
+
 class GuardedStore:
     """A store elsewhere that is one of a keep's: it is asked once, before the first write."""
 
@@ -62,25 +78,36 @@ class GuardedStore:
         self._store = store
         self._guard = StoreGuard(store.label, place, keep_id)
 
+    @property
+    def uncached(self) -> Store:
+        """The store without what is remembered of it here: whoever checks it must not ask us."""
+        return uncached(self._store)
+
     def put(self, name: str, raw: bytes | memoryview) -> None:
-        if not self._guard.is_ours:
-            self._guard.demand(name, self._first_bytes)
-        self._store.put(name, raw)
+        with _answering():
+            if not self._guard.is_ours:
+                self._guard.demand(name, self._first_bytes)
+            self._store.put(name, raw)
 
     def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
-        return self._store.get(name, start=start, length=length)
+        with _answering():
+            return self._store.get(name, start=start, length=length)
 
     def get_into(self, name: str, start: int, target: memoryview) -> int:
-        return read_into(self._store, name, start, target)
+        with _answering():
+            return read_into(self._store, name, start, target)
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:
-        return self._store.list(prefix)
+        with _answering():
+            yield from self._store.list(prefix)
 
     def stat(self, name: str) -> ObjectStat | None:
-        return self._store.stat(name)
+        with _answering():
+            return self._store.stat(name)
 
     def delete(self, name: str) -> None:
-        self._store.delete(name)
+        with _answering():
+            self._store.delete(name)
         if name.startswith(_FIRST):
             self._guard.is_ours = False
 

@@ -25,6 +25,7 @@ from modelkeep.flows.keep import OpenKeep, current_head, mended, record
 from modelkeep.flows.keys import remove_unreadable
 from modelkeep.flows.store_format import StoreFormat
 from modelkeep.flows.values import swept
+from modelkeep.ports.range_store import uncached
 from modelkeep.ports.store import ObjectStat, Store
 from modelkeep.vault.check import needed
 from modelkeep.vault.load import Damage, Reader
@@ -214,7 +215,7 @@ def _sample(keep: OpenKeep, target: Store, copied: Collection[str]) -> list[Obje
 
 def _is_good(keep: OpenKeep, target: Store, name: str, reader: Reader) -> bool:
     try:
-        demand_object(keep, name, target.get(name), reader=reader)
+        demand_object(keep, name, uncached(target).get(name), reader=reader)
     except (IntegrityError, MissingError):
         return False
     return True

@@ -34,7 +34,7 @@ from modelkeep.flows.repair import Repair
 from modelkeep.flows.store_format import StoreFormat
 from modelkeep.flows.values import demand_kept, swept
 from modelkeep.ledger.verify import LogReport
-from modelkeep.ports.range_store import read_into
+from modelkeep.ports.range_store import read_into, uncached
 from modelkeep.ports.store import Store
 from modelkeep.vault.check import Bases, demand_content, in_order, needed
 from modelkeep.vault.load import Reader
@@ -201,7 +201,7 @@ class _Check:
 
         def test(name: str) -> tuple[str, KeepError | None]:
             try:
-                demand_object(self.keep, name, store.get(name), reader=reader)
+                demand_object(self.keep, name, uncached(store).get(name), reader=reader)
             except KeepError as error:
                 return name, error
             return name, None
@@ -285,20 +285,14 @@ class _Check:
                 severity=Severity.MEDIUM,
             )
         reader = keep.reader(may_heal=self.repair)
-        chunks: dict[str, set[bytes]] = {}
-        bad: dict[str, str] = {}
-        for name, size_bytes in needed(reader, store, own.snapshot):
-            kind, _, rest = name.partition("/")
-            if kind == "chunk":
-                key_id, _, chunk_id = rest.partition("/")
-                chunks.setdefault(key_id, set()).add(bytes.fromhex(chunk_id))
-            elif name not in there and store.stat(name) is None:
-                bad[name] = f"{name} is missing"
-            elif name in there and size_bytes not in (-1, there[name]):
-                bad[name] = f"{name} has another size than the index says"
+        chunks, bad = wanting(reader, store, there, own.snapshot)
         for name, evidence in bad.items():
             if store.stat(name) is None or kind_of(name) == "pack":
                 self.bad(store, name, evidence)
+        if self.repair and bad:  # what was dropped with a pack may have been a base
+            later, _ = wanting(keep.reader(may_heal=False), store, there, own.snapshot)
+            for key_id, lacking in later.items():
+                chunks.setdefault(key_id, set()).update(lacking)
         for key_id, lacking in chunks.items():
             self.unknown(store, key_id, lacking, own.snapshot)
         for damage in reader.damages:
@@ -356,3 +350,28 @@ class _Check:
     ) -> None:
         """Keep one finding."""
         self.findings.append(Finding(rule, severity, f"{store.label}:{name}", evidence))
+
+
+def wanting(
+    reader: Reader, store: Store, there: dict[str, int], snapshot: str
+) -> tuple[dict[str, set[bytes]], dict[str, str]]:
+    """What a store must have for a snapshot, and has not.
+
+    Args:
+        there: its objects and their sizes, as they were listed.
+
+    Returns:
+        Chunks that it cannot give, by the id of their key; objects, with what is wrong with them.
+    """
+    chunks: dict[str, set[bytes]] = {}
+    bad: dict[str, str] = {}
+    for name, size_bytes in needed(reader, store, snapshot):
+        kind, _, rest = name.partition("/")
+        if kind == "chunk":
+            key_id, _, chunk_id = rest.partition("/")
+            chunks.setdefault(key_id, set()).add(bytes.fromhex(chunk_id))
+        elif name not in there and store.stat(name) is None:
+            bad[name] = f"{name} is missing"
+        elif name in there and size_bytes not in (-1, there[name]):
+            bad[name] = f"{name} has another size than the index says"
+    return chunks, bad

@@ -231,10 +231,12 @@ def _found(stores: Sequence[Store]) -> list[tuple[Keyring, str, bytes]]:
     failure: KeepError | None = None
     for store in stores:
         try:
-            names = member_names(store, "keyring")[:MEMBERS_READ_MAX]
+            names = member_names(store, "keyring")
         except UnavailableError as error:
             failure = failure or error
             continue
+        # Whoever may only add objects has the highest numbers, not the lowest: both are read.
+        names = list(dict.fromkeys((*names[:MEMBERS_READ_MAX], *names[-MEMBERS_READ_MAX:])))
         for name in names:
             try:
                 raw = store.get(name, length=RING_BYTES_MAX + 1)

@@ -55,6 +55,9 @@ class Repair:
             writer, reader = self._writer(store, name), self.keep.reader(may_heal=False)
             if kind == "index":
                 return mended_index(writer, reader, name)
+            listed = {pack.name for pack in reader.index_of(store, key_id_of(name)).packs()}
+            if len(self.keep.stores) == 1 and name not in listed:
+                return False  # nobody knows what it holds, and nobody else may have it
             lost = self._needed(key_id_of(name), set(mended_packs(writer, reader, [name]).lost))
             if not lost and store.stat(name) is not None:
                 drop_packs(writer, reader, [name])  # nothing needs what it has lost

@@ -31,7 +31,7 @@ from modelkeep.flows.registry import HeldVersion, held_version, reference_to
 from modelkeep.kernels.externals import external_tensors
 from modelkeep.kernels.formats import identify
 from modelkeep.kernels.tensors import TensorPlace, onnx_layout, places_of, tensor_places
-from modelkeep.vault.commit import Stream, Writer
+from modelkeep.vault.commit import Deposit, Stream, Writer
 from modelkeep.vault.load import Reader
 from modelkeep.vault.settings import VaultSettings
 from modelkeep.vault.snapshot import Recipe, RecipeFile, Snapshot, latest_version
@@ -253,23 +253,19 @@ def _unchanged(
     entries = {each.path: each for each in before.proof.manifest.files}
     recipes = {each.path: each for each in before.recipe.files}
     index = reader.index_of(keep.store, before.key_id)
-    whole: dict[str, bool] = {}
-
-    def is_held(chunk_id: bytes) -> bool:
-        for pack, _ in index.find_all(chunk_id):
-            if pack.name not in whole:
-                stat = keep.store.stat(pack.name)
-                whole[pack.name] = stat is not None and stat.size_bytes == pack.size_bytes
-            if whole[pack.name]:
-                return True
-        return False
+    held = Deposit(
+        keep.writer_to(
+            keep.store, keep.domains.named(before.proof.manifest.domain), VaultSettings()
+        ),
+        index,
+    )
 
     for mark in tree.files:
         was = recipes.get(mark.path)
         if was is None or len(mark.changed) < 3:
             continue
         if (was.size_bytes, was.changed) == (mark.size_bytes, mark.changed) and all(
-            is_held(chunk_id) for chunk_id, _ in was.chunks
+            held.holds(chunk_id) for chunk_id, _ in was.chunks
         ):
             yield mark.path, (entries[mark.path], was)
 

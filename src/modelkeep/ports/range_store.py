@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from modelkeep.ports.store import Store
 
@@ -36,3 +36,9 @@ def read_into(store: Store, name: str, start: int, target: memoryview) -> int:
     raw = store.get(name, start=start, length=len(target))
     target[: len(raw)] = raw
     return len(raw)
+
+
+def uncached(store: Store) -> Store:
+    """The store itself, where what is given may remember what it has read."""
+    found = getattr(store, "uncached", store)
+    return cast("Store", found)  # whatever offers it says so in its own type

@@ -235,7 +235,7 @@ def _found(path: Path) -> Iterator[tuple[Path, str, int]]:
     """
     for count, (each, below) in enumerate(_below(path)):
         try:
-            found = each.lstat() if below != path.name else each.stat()
+            found = each.stat() if each == path else each.lstat()
         except FileNotFoundError as error:
             raise MissingError("file.missing", f"there is no file {each}") from error
         if not stat.S_ISREG(found.st_mode) or count >= FILES_MAX:

@@ -31,7 +31,7 @@ from modelkeep.ports.store import Store
 from modelkeep.ports.workers import SERIAL, Workers
 from modelkeep.vault.bases import Fetch, Known, Tensors, chosen
 from modelkeep.vault.encode import Policy, encoded_chunk
-from modelkeep.vault.index import ChunkIndex, parted
+from modelkeep.vault.index import ChunkIndex, Pack, parted
 from modelkeep.vault.objects import sealed_object
 from modelkeep.vault.pack import Encoded, PackEntry, PackWriter
 from modelkeep.vault.settings import VaultSettings
@@ -113,16 +113,13 @@ class Deposit:
         self._open = _new_pack(self.writer)
 
     def holds(self, chunk_id: bytes) -> bool:
-        """Whether the store has a chunk, in a pack that is really there, or is about to."""
+        """Whether the store has a chunk, or is about to; a delta only counts with its base."""
         if chunk_id in self._under_way or self._open.holds(chunk_id):
             return True
-        for pack, _ in self.known.find_all(chunk_id):
-            if pack.name not in self._whole:
-                stat = self.writer.store.stat(pack.name)
-                self._whole[pack.name] = stat is not None and stat.size_bytes == pack.size_bytes
-            if self._whole[pack.name]:
-                return True
-        return False
+        return any(
+            self._is_whole(pack) and (not each.base or self._has_base(each.base))
+            for pack, each in self.known.find_all(chunk_id)
+        )
 
     def distrust(self, packs: Iterable[str]) -> None:
         """Count what lies in some packs, which are damaged, as not there."""
@@ -152,6 +149,17 @@ class Deposit:
         self.flush()
         self._put_indexes()
         return tuple(self.indexes)
+
+    def _has_base(self, chunk_id: bytes) -> bool:
+        places = self.known.find_all(chunk_id)
+        return any(not each.base and self._is_whole(pack) for pack, each in places)
+
+    def _is_whole(self, pack: Pack) -> bool:
+        """Whether a pack is really there, in the size that the index says."""
+        if pack.name not in self._whole:
+            stat = self.writer.store.stat(pack.name)
+            self._whole[pack.name] = stat is not None and stat.size_bytes == pack.size_bytes
+        return self._whole[pack.name]
 
     def _close_pack(self) -> None:
         entry, raw = self._open.finished()

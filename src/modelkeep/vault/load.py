@@ -363,7 +363,8 @@ class Reader:
         unknown = IntegrityError("vault.index", f"{store.label}: no index knows a chunk")
         for is_last in (False, True):
             try:
-                places = self.index_of(store, key_id).find_all(chunk_id)
+                index = self.index_of(store, key_id)
+                places = index.find_all(chunk_id)
             except (MissingError, UnavailableError) as error:
                 yield "", error
                 return
@@ -379,13 +380,15 @@ class Reader:
                 yield "", None
                 return
             is_gone = all(isinstance(error, MissingError) for _, error in failed)
-            if is_last or not (is_gone and self._forgotten(store, key_id)):
+            if is_last or not (is_gone and self._forgotten(store, key_id, index)):
                 yield from failed or [("", unknown)]
                 return
 
-    def _forgotten(self, store: Store, key_id: str) -> bool:
+    def _forgotten(self, store: Store, key_id: str, used: ChunkIndex) -> bool:
         """Whether the indexes of a store will be read again: once, for a prune may have run."""
         key = (store.label, key_id)
+        if self._indexes.get(key) is not used:
+            return True  # another thread reads them, or has
         if key in self._again:
             return False
         self._again.add(key)

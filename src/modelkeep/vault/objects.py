@@ -26,6 +26,8 @@ from modelkeep.ports.note_signer import NoteSigner
 from modelkeep.ports.store import Store
 
 _MAGIC = b"mkobjv0\n"
+# The longest is a copy of modelkeep.toml, which has at most 1 MiB before it is sealed.
+MEMBER_BYTES_MAX = 4 * 1024 * 1024
 _SIGNATURE_LINE_BYTES = len("ed25519 ") + 64 + 1 + 128 + 1
 
 
@@ -142,7 +144,8 @@ def latest(type_: type[N], store: Store, kind: str, *, public: bytes) -> Latest[
     skipped: list[str] = []
     for name in member_names(store, kind):
         try:
-            member = opened_member(type_, name, store.get(name), kind=kind, public=public)
+            raw = store.get(name, length=MEMBER_BYTES_MAX + 1)  # a longer one fails its signature
+            member = opened_member(type_, name, raw, kind=kind, public=public)
         except (IntegrityError, UnavailableError):
             skipped.append(name)
             continue

@@ -1,5 +1,6 @@
 """The write side: every byte is in exactly one chunk, and nothing is written twice."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +8,10 @@ from hypothesis import strategies as st
 from modelkeep.core.artifact import TensorEntry
 from modelkeep.core.digest import Digest
 from modelkeep.core.errors import UnavailableError
+from modelkeep.kernels.tensors import TensorPlace
 from modelkeep.testing.memory import MemoryStore
-from modelkeep.vault.commit import PIECE_BYTES_MIN, cuts, stored
+from modelkeep.vault.commit import PIECE_BYTES_MIN, Deposit, cuts, stored
+from modelkeep.vault.encode import Policy
 from modelkeep.vault.index import ChunkIndex
 from tests.unit.vault.parts import DOMAIN, SEGMENT_BYTES, reader_of, source, writer_to
 
@@ -145,3 +148,27 @@ def test_a_store_that_fails_fails_the_commit():
 
     with pytest.raises(UnavailableError):
         stored([source(b"x")], writer=writer_to(Full()), known=ChunkIndex())
+
+
+def test_a_delta_whose_base_is_gone_does_not_count_as_held():
+    """Else nobody would store the chunk again, and it could never be read."""
+    rng = np.random.default_rng(5)
+    base = rng.standard_normal(4096).astype(np.float32)
+    tuned = (base + 1e-5 * rng.standard_normal(4096)).astype(np.float32)
+    store = MemoryStore()
+    settings = {"segment_bytes": 16384, "pack_bytes": 16384}
+    writer = writer_to(store, policy=Policy.SMALL, **settings)
+    tensors = (TensorPlace("w", "FP32", (4096,), 0, 16384),)
+    reader = reader_of(store)
+    known = reader.index_of(store, DOMAIN.key_id)
+    wrote = stored(
+        [source(array.tobytes(), str(n), tensors, 16384) for n, array in enumerate((base, tuned))],
+        writer=writer,
+        known=known,
+        fetch=lambda chunk_id: reader.chunk(chunk_id, key_id=DOMAIN.key_id),
+    )
+    first, second = (each.recipe.chunks[0][0] for each in wrote.files)
+    assert known.find(second)[1].base == first
+    assert Deposit(writer, known).holds(second)
+    store.delete(known.find(first)[0].name)
+    assert not Deposit(writer, known).holds(second)
