@@ -53,3 +53,19 @@ def test_what_no_store_has_is_named_with_its_tensors_and_what_is_whole_too(kept)
     report = kept.json("repair", wanted=4)
     assert {each["version"] for each in report["lost"]} == {"digits:2"}
     assert set(report["whole"]) == {"other:1", "digits:1"}
+
+
+def test_with_one_store_a_damaged_pack_that_no_index_names_is_left(one):
+    """Nobody knows what it holds, and nobody else may have it."""
+    (pack,) = files(one.main, "pack")
+    for path in files(one.main, "index"):
+        path.unlink()
+    raw = bytearray(pack.read_bytes())
+    raw[60] ^= 1
+    pack.write_bytes(raw)
+    toml = one.keep / "modelkeep.toml"
+    text = toml.read_text()
+    start = text.index("[[stores]]", text.index("[[stores]]") + 1)
+    toml.write_text(text[:start] + text[text.index("# What holds", start) :])
+    one.json("repair", wanted=4)
+    assert pack.read_bytes() == raw

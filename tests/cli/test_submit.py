@@ -7,6 +7,9 @@ import shutil
 import pytest
 from command import Process, modelkeep
 
+from modelkeep.core.errors import UsageError
+from modelkeep.sdk.inbox import _found
+
 
 @pytest.fixture
 def client(desk):
@@ -123,3 +126,14 @@ def test_a_client_file_that_others_can_read_or_that_was_changed_is_refused(clien
     client.chmod(0o600)
     client.write_text(client.read_text().replace('"seed":"', '"seed":"A', 1))
     assert refused(*words, wanted=2) == "client.file"
+
+
+def test_a_link_that_is_named_like_its_folder_is_not_followed(tmp_path):
+    secret, runs = tmp_path / "secret", tmp_path / "runs"
+    secret.write_text("nobody meant to hand this in")
+    runs.mkdir()
+    (runs / "runs").symlink_to(secret)
+    with pytest.raises(UsageError) as refused:
+        list(_found(runs))
+    assert refused.value.code == "inbox.kind"
+    assert [size for _, _, size in _found(secret)] == [28]

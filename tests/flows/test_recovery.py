@@ -216,3 +216,13 @@ def test_an_index_after_a_recovery_is_the_one_that_every_verb_means(scene):
         assert found[first].facts["n"] == 1
         assert keep.ledger.private_facts(found[first]) == {"who": "A. Smith"}
         assert keep.ledger.private_facts(found[second]) is None
+
+
+def test_junk_with_high_numbers_does_not_hide_the_keyring(scene):
+    """Whoever may only add objects has the highest numbers; the lowest are read too."""
+    with scene.open() as keep:
+        for store in keep.opened.stores:
+            for number in range(5):
+                store.put(f"keyring/99999999999{number}", b"junk")
+    with scene.open() as keep:
+        assert [each.version for each in keep.models()]

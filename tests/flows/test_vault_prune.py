@@ -5,7 +5,7 @@ from vault_scenes import VaultScene
 
 from modelkeep.core.artifact import Manifest
 from modelkeep.core.errors import UnavailableError
-from modelkeep.flows.deposit import deposited, entered
+from modelkeep.flows.deposit import entered, written
 from modelkeep.flows.keep import current_head, current_snapshot
 from modelkeep.flows.prune import PrunePolicy, pruned
 from modelkeep.sdk.upkeep import Upkeep
@@ -30,7 +30,7 @@ def scene(tmp_path):
 
 def upload(keep, raw):
     opened = keep.opened
-    return deposited(
+    return written(
         opened,
         [source(raw, "fresh.bin", segment_bytes=4 << 20)],
         domain=opened.domains.named("default"),

@@ -1,4 +1,4 @@
-"""A Store that tries again, a bounded number of times, what the world failed to do for now.
+"""A Store that repeats, a bounded number of times, a call that the world failed.
 
 Every verb may be repeated by the port's promises: `put` of the same bytes is success, `delete` of
 a missing object too. Only UnavailableError is tried again; what is missing, damaged or refused is

@@ -62,7 +62,7 @@ class StoreSettings(Record, frozen=True):
         allow_http: permit an endpoint without TLS that is not on this machine.
         known_hosts: whom to trust over SFTP: a known_hosts file, or the host key's fingerprint
             (`SHA256:…`); an unknown key is never accepted.
-        retries: how often a call that failed for now is made again, with growing waits.
+        retries: how often a call that the world failed is repeated, with growing waits.
         timeout_s: how long one call to a store elsewhere may take.
         cache_mb: room on this machine for small objects of the store (indexes, recipes, envelopes,
             never packs); 0 for none.

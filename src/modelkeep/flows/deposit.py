@@ -21,7 +21,7 @@ from modelkeep.core.rows import DEFAULT_DOMAIN
 from modelkeep.crypto.hierarchy import DomainKeys
 from modelkeep.flows.candidates import Candidates
 from modelkeep.flows.commit import committed
-from modelkeep.flows.keep import OpenKeep, current_snapshot, record_damages
+from modelkeep.flows.keep import OpenKeep, current_snapshot
 from modelkeep.flows.registry import resolved
 from modelkeep.kernels.digest import digest_of
 from modelkeep.seal.envelope import sealed
@@ -138,37 +138,6 @@ def bases_of(keep: OpenKeep, snapshot: Snapshot, name: str, base: str) -> list[t
             given.append((reference.name, resolved(reference, snapshot, keep.state)))
     own = sorted((each.version for each in snapshot.artifacts if each.name == name), reverse=True)
     return [*given, *((name, version) for version in own[:_OWN_BASES])]
-
-
-def deposited(
-    keep: OpenKeep,
-    sources: Iterable[Stream],
-    *,
-    domain: DomainKeys,
-    snapshot: Snapshot,
-    first: Sequence[tuple[str, int]] = (),
-    vault: VaultSettings,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Deposited:
-    """Write the chunks of files, and record what was damaged on the way.
-
-    Args:
-        first: (name, version) of artifacts that are looked at first for a base.
-
-    Raises:
-        UnavailableError: from the store; retry is safe.
-    """
-    done = written(
-        keep,
-        sources,
-        domain=domain,
-        snapshot=snapshot,
-        first=first,
-        vault=vault,
-        progress=progress,
-    )
-    record_damages(keep, done.damages)
-    return done
 
 
 def written(

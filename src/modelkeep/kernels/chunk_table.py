@@ -26,8 +26,7 @@ _ROW = np.dtype(
         ("base", "<i4"),
     ]
 )
-# With the key, which stands in an array of its own: a search must not copy.
-ROW_BYTES = 8 + _ROW.itemsize
+# The key stands in an array of its own: a search must not copy.
 
 
 class Place(NamedTuple):

@@ -10,8 +10,6 @@ SipHash-2-4, at every position, and its output alone decides. `native/chunker.c`
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import blake3
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +29,6 @@ _TABLE_CONTEXT = b"modelkeep 2026 content-defined chunks: table and key"
 _STEP = 32 * 1024
 
 
-def _kept(start: int, length: int) -> None:
-    """Nothing has to be forgotten."""
-
-
 def chunk_lengths(
     raw: memoryview,
     *,
@@ -42,7 +36,6 @@ def chunk_lengths(
     average: int = AVERAGE_BYTES,
     minimum: int = MINIMUM_BYTES,
     maximum: int = MAXIMUM_BYTES,
-    forget: Callable[[int, int], None] = _kept,
 ) -> list[int]:
     """The lengths of the chunks of a file, in order; an empty file has none.
 
@@ -54,7 +47,6 @@ def chunk_lengths(
         average: of the chunks of unpredictable bytes.
         minimum: no chunk but the last is shorter; at least 64.
         maximum: no chunk is longer.
-        forget: told (start, length) of each chunk once it will not be read again.
     """
     assert _WINDOW <= minimum < average < maximum
     derived = blake3.blake3(_TABLE_CONTEXT, key=key).digest(length=256 * 8 + 16)
@@ -73,7 +65,6 @@ def chunk_lengths(
             )
             assert 0 < length <= part.size, length
         lengths.append(length)
-        forget(start, length)
         start += length
     return lengths
 

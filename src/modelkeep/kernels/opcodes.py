@@ -14,10 +14,9 @@ from modelkeep.core.errors import IntegrityError
 
 # Text that names something; longer ones are stepped over.
 TEXT_BYTES_MAX = 1024
-# One line of a text opcode.
-LINE_BYTES_MAX = 64 * 1024
 # Longer numbers are no sizes.
 NUMBER_BYTES_MAX = 9
+# One line of a text opcode, at most 64 KiB.
 _LINE = re.compile(rb"[^\n]{0,65536}+\n")
 
 # Forms: "" no argument; "u1", "u2", "u4", "u8", "i4" a number; "n1", "n4", "n8" counted bytes;

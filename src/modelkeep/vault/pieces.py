@@ -34,10 +34,6 @@ class Pieces:
             return -1
         return bisect_right(self.starts, offset) - 1
 
-    def length_of(self, number: int) -> int:
-        """How long a chunk is."""
-        return self.file.chunks[number][1]
-
     def read_into(self, target: memoryview, number: int, reader: Reader) -> None:
         """Read one chunk and prove it; `target` is exactly as long.
 

@@ -24,7 +24,6 @@ from modelkeep.crypto.aead import TAG_BYTES
 from modelkeep.kernels.pack_rows import IdSet, PackRows, live_rows
 from modelkeep.vault.index import INDEX_SEGMENTS_MAX, Index
 from modelkeep.vault.pack import PackEntry
-from modelkeep.vault.snapshot import ArtifactEntry
 
 # Of a pack, how much may be of no use before what is needed moves.
 WASTE_MAX = 0.2
@@ -64,21 +63,6 @@ def oldest_kept(chain: Sequence[Moment], *, last: int = 0, since_ns: int | None 
         within = [at for at, each in enumerate(chain) if each.taken_ns >= since_ns]
         kept = max(kept, next(end for end in ends if end >= max(within, default=0)))
     return chain[kept].name
-
-
-@dataclass(slots=True)
-class Names:
-    """What kept snapshots name: small objects, and chunks by the id of their key."""
-
-    objects: set[str] = field(default_factory=set)
-    recipes: dict[str, None] = field(default_factory=dict)
-
-    def add(self, snapshot: str, artifacts: Iterable[ArtifactEntry]) -> None:
-        """Add a snapshot and its artifacts."""
-        self.objects.add(snapshot)
-        for each in artifacts:
-            self.objects.update((each.envelope, each.recipe))
-            self.recipes[each.recipe] = None
 
 
 @dataclass(slots=True)

@@ -44,17 +44,6 @@ def test_chunks_cover_a_file_within_their_bounds(raw, minimum):
     assert all(0 < length <= 4 * minimum for length in lengths[-1:])
 
 
-def test_what_is_cut_may_be_forgotten_at_once():
-    raw, seen = bytearray(noise(50_000)), []
-    wanted = cut(bytes(raw))
-
-    def forget(start, length):
-        seen.append(length)
-        raw[start : start + length] = bytes(length)
-
-    assert chunk_lengths(memoryview(raw), key=KEY, forget=forget, **SMALL) == wanted == seen
-
-
 def test_their_average_is_about_what_was_asked_for():
     lengths = cut(noise(2_000_000))
     assert 1800 < np.mean(lengths) < 2300

@@ -11,6 +11,7 @@ from modelkeep.core.names import series_name
 from modelkeep.crypto.secret import Secret
 from modelkeep.testing.memory import MemoryStore
 from modelkeep.vault.objects import (
+    MEMBER_BYTES_MAX,
     demand_digest,
     latest,
     member_names,
@@ -186,3 +187,20 @@ def test_a_series_without_a_valid_member_is_missing():
 def test_only_numbers_are_members():
     store = store_with(member(1), ("head/x", b""), ("head/1", b""), ("heads/000000000009", b""))
     assert member_names(store, "head") == [series_name("head", 1)]
+
+
+def test_junk_in_a_series_is_read_up_to_a_bound_only():
+    """Whoever may only add objects must not make every command fetch all of them whole."""
+
+    class Counting(MemoryStore):
+        def get(self, name, *, start=0, length=None):
+            assert length == MEMBER_BYTES_MAX + 1
+            return super().get(name, start=start, length=length)
+
+    store = Counting()
+    head = Head(number=3, keep_id="k" * 16, snapshot="")
+    store.put(*series_member("head", head, signer=SIGNER))
+    for number in range(5):
+        store.put(f"head/99999999999{number}", bytes(MEMBER_BYTES_MAX + 100))
+    found = latest(Head, store, "head", public=SIGNER.public)
+    assert (found.member, len(found.skipped)) == (head, 5)
