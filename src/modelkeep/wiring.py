@@ -301,14 +301,10 @@ def write_file(disk: Disk, path: Path, raw: bytes | memoryview) -> None:
     Raises:
         UnavailableError: `file.write`.
     """
-    from modelkeep.adapters.disk import write_replacing  # noqa: PLC0415
+    from modelkeep.adapters.disk import write_replacing, writing  # noqa: PLC0415
 
-    try:
+    with writing(path):
         write_replacing(disk, path, raw)
-    except OSError as error:
-        raise UnavailableError(
-            "file.write", f"cannot write {path}: {error.strerror}", hint="is the disk full?"
-        ) from error
 
 
 def read_config(folder: KeepFolder) -> tuple[Config, bytes]:

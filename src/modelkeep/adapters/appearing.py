@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from modelkeep.adapters.disk import Disk, RealDisk
+from modelkeep.adapters.disk import Disk, RealDisk, writing
 from modelkeep.adapters.sync_together import sync_together
-from modelkeep.core.errors import UnavailableError, UsageError
+from modelkeep.core.errors import UsageError
 
 _WHOLE = "."
 _PERMISSIONS = 0o777  # no setuid, setgid or sticky bit comes out of a store
@@ -35,7 +35,7 @@ def appearing(disk: Disk, path: Path, *, is_folder: bool, force: bool) -> Iterat
         UnavailableError: `file.write`.
     """
     _demand_free(path, is_folder=is_folder, force=force)
-    with _translated(path), ExitStack() as stack:
+    with writing(path), ExitStack() as stack:
         temporary = path.with_name(f".modelkeep-{os.urandom(8).hex()}.tmp")
         if not isinstance(disk, RealDisk) and not is_folder:
             stack.callback(disk.unlink, temporary)
@@ -212,13 +212,3 @@ def _name_folder(temporary: Path, path: Path) -> None:
 
 def _taken(path: Path) -> UsageError:
     return UsageError("restore.exists", f"{path} exists", hint="name another file, or give --force")
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UnavailableError(
-            "file.write", f"cannot write {path}: {error.strerror}", hint="is the disk full?"
-        ) from error

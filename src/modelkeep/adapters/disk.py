@@ -13,8 +13,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+from modelkeep.core.errors import UnavailableError
 
 
 class Disk(Protocol):
@@ -192,6 +196,21 @@ class RealDisk:
         fd = self._open.pop(path, None)
         if fd is not None:
             os.close(fd)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What writes a file that a person named; how the system refuses it, said as one error.
+
+    Raises:
+        UnavailableError: `file.write`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UnavailableError(
+            "file.write", f"cannot write {path}: {error.strerror}", hint="is the disk full?"
+        ) from error
 
 
 def write_replacing(disk: Disk, path: Path, raw: bytes | memoryview) -> None:

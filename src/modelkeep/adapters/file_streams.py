@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelkeep.adapters.disk import Disk
-from modelkeep.core.errors import MissingError, RefusedError, UnavailableError, UsageError
+from modelkeep.adapters.disk import Disk, writing
+from modelkeep.core.errors import MissingError, RefusedError, UsageError
 from modelkeep.crypto.secret import Secret
 
 
@@ -58,14 +58,14 @@ def file_target(
     temporary = path.with_name(f".modelkeep-{os.urandom(8).hex()}.tmp")
 
     def write(block: bytes) -> None:
-        with _translated(path):
+        with writing(path):
             disk.append(temporary, block)
 
     try:
-        with _translated(path):
+        with writing(path):
             disk.create(temporary, b"")
         yield write
-        with _translated(path):
+        with writing(path):
             disk.sync(temporary)
             disk.release(temporary)
             _name(disk, temporary, path, force=force)
@@ -150,13 +150,3 @@ def _name(disk: Disk, temporary: Path, path: Path, *, force: bool) -> None:
 
 def _taken(path: Path) -> UsageError:
     return UsageError("file.exists", f"{path} exists", hint="name another file, or give --force")
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UnavailableError(
-            "file.write", f"cannot write {path}: {error.strerror}", hint="is the disk full?"
-        ) from error

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from modelkeep.adapters.disk import Disk, IntoDisk, RealDisk
-from modelkeep.adapters.store_guard import StoreGuard
+from modelkeep.adapters.store_guard import StoreGuard, demand_bounded
 from modelkeep.adapters.sync_together import sync_together
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
-from modelkeep.core.limits import OBJECT_BYTES_MAX
 from modelkeep.core.names import checked_object_name, is_object_name
 from modelkeep.ports.batch_store import Object
 from modelkeep.ports.store import ObjectStat
@@ -94,7 +93,7 @@ class FolderStore:
         path = self.path / checked_object_name(name)
         try:
             if length is None:
-                self._demand_bounded(path, name)
+                demand_bounded(self.label, name, self._disk.size(path) or 0)
             return self._disk.read(path, start, length)
         except OSError as error:
             raise self._unreadable(name, error) from error
@@ -136,17 +135,6 @@ class FolderStore:
                 self._disk.sync_folder(path.parent)
         except OSError as error:
             raise self._unavailable("store.write", name, error) from error
-
-    def _demand_bounded(self, path: Path, name: str) -> None:
-        """Nothing that modelkeep writes is larger: a hostile store must not fill our memory."""
-        size_bytes = self._disk.size(path)
-        if size_bytes is not None and size_bytes > OBJECT_BYTES_MAX:
-            raise IntegrityError(
-                "store.size",
-                f"{self.label}: {name} has {size_bytes} bytes, more than any object of ours",
-                store=self.label,
-                object=name,
-            )
 
     def _demand_there(self, name: str) -> None:
         """Refuse to write into the place of a store that is not there; it may be unmounted."""

@@ -1,11 +1,17 @@
-"""Refuses to write into the place of a store that is not there, or is another keep's."""
+"""What every store is held to: a place that is the keep's own, objects of a bounded size."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from modelkeep.core.errors import MissingError, RefusedError, UnavailableError
+from modelkeep.core.errors import (
+    IntegrityError,
+    MissingError,
+    RefusedError,
+    UnavailableError,
+)
+from modelkeep.core.limits import OBJECT_BYTES_MAX
 from modelkeep.core.names import series_name
 from modelkeep.ports.range_store import read_into, uncached
 from modelkeep.ports.store import ObjectStat, Store
@@ -13,6 +19,21 @@ from modelkeep.ports.store import ObjectStat, Store
 _FIRST = "format/"
 _FORM = series_name("format", 0)
 _FORMAT_BYTES_READ = 4096
+
+
+def demand_bounded(label: str, name: str, size_bytes: int) -> None:
+    """Check a whole object before it is read: a hostile store must not fill our memory.
+
+    Raises:
+        IntegrityError: `store.size`; nothing that modelkeep writes is larger.
+    """
+    if size_bytes > OBJECT_BYTES_MAX:
+        raise IntegrityError(
+            "store.size",
+            f"{label}: {name} has {size_bytes} bytes, more than any object of ours",
+            store=label,
+            object=name,
+        )
 
 
 class StoreGuard:

@@ -25,6 +25,7 @@ import obstore
 from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, ObjectStore, S3Store
 
+from modelkeep.adapters.store_guard import demand_bounded
 from modelkeep.adapters.store_settings import AMBIENT, GCS, S3, StorePlace, StoreSettings
 from modelkeep.core.errors import (
     ConfigError,
@@ -34,7 +35,6 @@ from modelkeep.core.errors import (
     RefusedError,
     UnavailableError,
 )
-from modelkeep.core.limits import OBJECT_BYTES_MAX
 from modelkeep.core.names import checked_object_name, is_object_name
 from modelkeep.core.record import parsed_json
 from modelkeep.crypto.secret import Secret
@@ -193,13 +193,8 @@ class BucketStore:
         except _NoSuchRangeError:
             return
         size_bytes = found.meta["size"]
-        if length is None and size_bytes > OBJECT_BYTES_MAX:
-            raise IntegrityError(
-                "store.size",
-                f"{self.label}: {name} has {size_bytes} bytes, more than any object of ours",
-                store=self.label,
-                object=name,
-            )
+        if length is None:
+            demand_bounded(self.label, name, size_bytes)
         left = max(size_bytes - start, 0)
         if length is not None:
             left = min(length, left)

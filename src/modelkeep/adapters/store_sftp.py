@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import asyncssh
 
+from modelkeep.adapters.store_guard import demand_bounded
 from modelkeep.adapters.store_settings import StorePlace, StoreSettings
 from modelkeep.core.errors import (
     IntegrityError,
@@ -33,7 +34,7 @@ from modelkeep.core.errors import (
     RefusedError,
     UnavailableError,
 )
-from modelkeep.core.limits import OBJECT_BYTES_MAX, OBJECT_NAME_BYTES_MAX
+from modelkeep.core.limits import OBJECT_NAME_BYTES_MAX
 from modelkeep.core.names import checked_object_name, is_object_name
 from modelkeep.crypto.secret import Secret
 from modelkeep.ports.store import ObjectStat
@@ -143,13 +144,8 @@ class SftpStore:
         sftp = await self._session.client()
         async with sftp.open(path, "rb") as file:
             size_bytes = (await file.stat()).size or 0
-            if length is None and size_bytes > OBJECT_BYTES_MAX:
-                raise IntegrityError(
-                    "store.size",
-                    f"{self.label}: {name} has {size_bytes} bytes, more than any object of ours",
-                    store=self.label,
-                    object=name,
-                )
+            if length is None:
+                demand_bounded(self.label, name, size_bytes)
             left = max(size_bytes - start, 0)
             count = left if length is None else min(length, left)
             raw = await file.read(count, start) if count else b""

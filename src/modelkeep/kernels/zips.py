@@ -26,23 +26,24 @@ from typing import NamedTuple
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.limits import ARCHIVE_MEMBERS_MAX
+from modelkeep.kernels.ziprecords import (
+    COMMENT_BYTES_MAX,
+    END,
+    END64,
+    END64_MAGIC,
+    END_MAGIC,
+    END_PLACES_MAX,
+    ENTRY,
+    ENTRY_MAGIC,
+    FULL16,
+    FULL32,
+    LOCAL,
+    LOCAL_MAGIC,
+    LOCATOR,
+    LOCATOR_MAGIC,
+)
 
-_END = struct.Struct("<4s4H2LH")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR = struct.Struct("<4sLQL")
-_ENTRY = struct.Struct("<4s6H3L5H2L")
-_LOCAL = struct.Struct("<4s5H3L2H")
-_END_MAGIC = b"PK\x05\x06"
-_END64_MAGIC = b"PK\x06\x06"
-_LOCATOR_MAGIC = b"PK\x06\x07"
-_ENTRY_MAGIC = b"PK\x01\x02"
-_LOCAL_MAGIC = b"PK\x03\x04"
 _DESCRIPTOR_MAGIC = b"PK\x07\x08"
-_COMMENT_BYTES_MAX = 0xFFFF
-# End records that a comment may imitate; honest comments hold none.
-_END_PLACES_MAX = 16
-_FULL32 = 0xFFFFFFFF
-_FULL16 = 0xFFFF
 _EXTRA_ZIP64 = 1
 # Records of one extra field: writers know half a dozen kinds.
 _EXTRAS_MAX = 64
@@ -111,17 +112,17 @@ def members_of(view: memoryview) -> tuple[Member, ...]:
 
 def _directory(view: memoryview) -> tuple[int, int, int]:
     """How many entries the directory has, where it begins and where it ends."""
-    first = max(0, len(view) - _END.size - _COMMENT_BYTES_MAX)
+    first = max(0, len(view) - END.size - COMMENT_BYTES_MAX)
     tail = bytes(view[first:])
     found = len(tail)
-    for _ in range(_END_PLACES_MAX):
-        found = tail.rfind(_END_MAGIC, 0, found)
+    for _ in range(END_PLACES_MAX):
+        found = tail.rfind(END_MAGIC, 0, found)
         if found < 0:
             break
-        if len(tail) - found < _END.size:
+        if len(tail) - found < END.size:
             continue
-        _, disk, start_disk, here, count, size, start, comment = _END.unpack_from(tail, found)
-        if found + _END.size + comment != len(tail):
+        _, disk, start_disk, here, count, size, start, comment = END.unpack_from(tail, found)
+        if found + END.size + comment != len(tail):
             continue
         if disk or start_disk or here != count:
             raise IntegrityError("zip.end", "the archive is spread over several disks")
@@ -140,18 +141,18 @@ def _widened_end(
     view: memoryview, place: int, small: tuple[int, int, int]
 ) -> tuple[int, int, int, int]:
     """Count, size and start of the directory, and where it ends: by the zip64 record, if any."""
-    at = place - _LOCATOR.size
-    if at < 0 or bytes(view[at : at + 4]) != _LOCATOR_MAGIC:
+    at = place - LOCATOR.size
+    if at < 0 or bytes(view[at : at + 4]) != LOCATOR_MAGIC:
         return *small, place
-    _, disk, place64, disks = _LOCATOR.unpack_from(view, at)
-    if disk or disks > 1 or place64 + _END64.size != at:
+    _, disk, place64, disks = LOCATOR.unpack_from(view, at)
+    if disk or disks > 1 or place64 + END64.size != at:
         raise IntegrityError("zip.end", "the end of a large archive's directory is misplaced")
-    magic, size64, _, _, disk, start_disk, here, count, size, start = _END64.unpack_from(
+    magic, size64, _, _, disk, start_disk, here, count, size, start = END64.unpack_from(
         view, place64
     )
-    if magic != _END64_MAGIC or size64 != _END64.size - 12 or disk or start_disk or here != count:
+    if magic != END64_MAGIC or size64 != END64.size - 12 or disk or start_disk or here != count:
         raise IntegrityError("zip.end", "the end of a large archive's directory is damaged")
-    fulls = (_FULL16, _FULL32, _FULL32)
+    fulls = (FULL16, FULL32, FULL32)
     wide = (count, size, start)
     for narrow, full, value in zip(small, fulls, wide, strict=True):
         if narrow not in (full, value):
@@ -161,14 +162,14 @@ def _widened_end(
 
 def _entry(view: memoryview, at: int, stop: int) -> tuple[_Entry, int]:
     """One entry of the directory, and where the next one lies."""
-    if at + _ENTRY.size > stop:
+    if at + ENTRY.size > stop:
         raise IntegrityError("zip.directory", "the directory ends inside an entry", offset=at)
-    found = _ENTRY.unpack_from(view, at)
+    found = ENTRY.unpack_from(view, at)
     magic, _, _, flags, method, _, _, crc, packed, plain, names, extras, comment = found[:13]
     disk, _, _, local_at = found[13:]
-    name_at = at + _ENTRY.size
+    name_at = at + ENTRY.size
     after = name_at + names + extras + comment
-    if magic != _ENTRY_MAGIC or after > stop or disk not in (0, _FULL16):
+    if magic != ENTRY_MAGIC or after > stop or disk not in (0, FULL16):
         raise IntegrityError("zip.directory", "an entry of the directory is damaged", offset=at)
     raw_name = bytes(view[name_at : name_at + names])
     extra = view[name_at + names : name_at + names + extras]
@@ -189,7 +190,7 @@ def _widened(extra: memoryview, values: list[int]) -> list[int]:
             continue
         place = 0
         for index, value in enumerate(values):
-            if value == _FULL32 and place + 8 <= len(wide):
+            if value == FULL32 and place + 8 <= len(wide):
                 values[index] = int.from_bytes(wide[place : place + 8], "little")
                 place += 8
         break
@@ -204,13 +205,13 @@ def _member(view: memoryview, entry: _Entry, free: int, limit: int) -> tuple[Mem
     if entry.start < free:
         raise IntegrityError("zip.overlap", f"member {name!r:.80} overlaps the one before it")
     at = entry.start
-    if at + _LOCAL.size > limit:
+    if at + LOCAL.size > limit:
         raise IntegrityError("zip.local", f"member {name!r:.80} begins past the members' end")
-    magic, _, flags, method, _, _, crc, packed, plain, names, extras = _LOCAL.unpack_from(view, at)
-    name_at = at + _LOCAL.size
+    magic, _, flags, method, _, _, crc, packed, plain, names, extras = LOCAL.unpack_from(view, at)
+    name_at = at + LOCAL.size
     data_at = name_at + names + extras
     stop = data_at + entry.packed
-    if magic != _LOCAL_MAGIC or stop > limit:
+    if magic != LOCAL_MAGIC or stop > limit:
         raise IntegrityError("zip.local", f"member {name!r:.80} does not lie where it should")
     plain, packed = _widened(view[name_at + names : data_at], [plain, packed])
     says = (bytes(view[name_at : name_at + names]), flags, method)
@@ -243,7 +244,7 @@ def _past_descriptor(view: memoryview, at: int, limit: int, entry: _Entry, name:
     """Where the descriptor ends that must follow the data (4.3.9: with and without signature)."""
     wide = struct.pack("<LQQ", entry.crc, entry.packed, entry.plain)
     bodies = [wide]
-    if max(entry.packed, entry.plain) <= _FULL32:
+    if max(entry.packed, entry.plain) <= FULL32:
         bodies.insert(0, struct.pack("<3L", entry.crc, entry.packed, entry.plain))
     tail = bytes(view[at : min(limit, at + 4 + len(wide))])
     for body in bodies:

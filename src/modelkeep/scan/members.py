@@ -11,25 +11,26 @@ import struct
 from dataclasses import dataclass
 
 from modelkeep.core.errors import IntegrityError
+from modelkeep.kernels.ziprecords import (
+    COMMENT_BYTES_MAX,
+    END,
+    END64,
+    END64_MAGIC,
+    END_MAGIC,
+    END_PLACES_MAX,
+    ENTRY,
+    ENTRY_MAGIC,
+    FULL16,
+    FULL32,
+    LOCAL,
+    LOCAL_MAGIC,
+    LOCATOR,
+    LOCATOR_MAGIC,
+)
 
 STORED = 0
 DEFLATED = 8
 
-_END = struct.Struct("<4s4H2LH")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR = struct.Struct("<4sLQL")
-_ENTRY = struct.Struct("<4s6H3L5H2L")
-_LOCAL = struct.Struct("<4s5H3L2H")
-_END_MAGIC = b"PK\x05\x06"
-_END64_MAGIC = b"PK\x06\x06"
-_LOCATOR_MAGIC = b"PK\x06\x07"
-_ENTRY_MAGIC = b"PK\x01\x02"
-_LOCAL_MAGIC = b"PK\x03\x04"
-# Readers take the last one that fits; a hostile tail may hold thousands.
-_END_PLACES_MAX = 16
-_COMMENT_BYTES_MAX = 0xFFFF
-_FULL32 = 0xFFFFFFFF
-_FULL16 = 0xFFFF
 # Records of one extra field that are looked at: writers know half a dozen kinds.
 _EXTRAS_MAX = 64
 _EXTRA_ZIP64 = 1
@@ -104,7 +105,7 @@ def has_directory(view: memoryview) -> bool:
         end = _end(view)
     except IntegrityError:
         return False
-    return bytes(view[end.start : end.start + 4]) == _ENTRY_MAGIC
+    return bytes(view[end.start : end.start + 4]) == ENTRY_MAGIC
 
 
 def directory_of(view: memoryview, *, members_max: int) -> Directory:
@@ -129,20 +130,20 @@ def directory_of(view: memoryview, *, members_max: int) -> Directory:
 
 
 def _end(view: memoryview) -> _End:
-    first = max(0, len(view) - _END.size - _COMMENT_BYTES_MAX)
+    first = max(0, len(view) - END.size - COMMENT_BYTES_MAX)
     tail = bytes(view[first:])
     found = len(tail)
-    for _ in range(_END_PLACES_MAX):
-        found = tail.rfind(_END_MAGIC, 0, found)
+    for _ in range(END_PLACES_MAX):
+        found = tail.rfind(END_MAGIC, 0, found)
         if found < 0:
             break
         place = first + found
-        if place + _END.size > len(view):
+        if place + END.size > len(view):
             continue
-        _, disk, start_disk, _, count, size, start, comment = _END.unpack_from(view, place)
-        file_stop = place + _END.size + comment
+        _, disk, start_disk, _, count, size, start, comment = END.unpack_from(view, place)
+        file_stop = place + END.size + comment
         stop = place
-        if count == _FULL16 or _FULL32 in (size, start):
+        if count == FULL16 or FULL32 in (size, start):
             count, size, start, stop = _end64(view, place, (count, size, start))
         shift = stop - size - start
         if file_stop <= len(view) and disk == start_disk == 0 and shift >= 0:
@@ -151,32 +152,32 @@ def _end(view: memoryview) -> _End:
 
 
 def _end64(view: memoryview, place: int, small: tuple[int, int, int]) -> tuple[int, int, int, int]:
-    at = place - _LOCATOR.size
+    at = place - LOCATOR.size
     if at < 0:
         return *small, place
-    magic, _, end64_at, _ = _LOCATOR.unpack_from(view, at)
-    if magic != _LOCATOR_MAGIC:
+    magic, _, end64_at, _ = LOCATOR.unpack_from(view, at)
+    if magic != LOCATOR_MAGIC:
         return *small, place
-    place64 = at - _END64.size
+    place64 = at - END64.size
     if place64 < end64_at:
         raise IntegrityError("zip.end", "the end of a large archive's directory is misplaced")
-    found = _END64.unpack_from(view, place64)
-    if found[0] != _END64_MAGIC:
+    found = END64.unpack_from(view, place64)
+    if found[0] != END64_MAGIC:
         raise IntegrityError("zip.end", "the end of a large archive's directory is damaged")
     return found[7], found[8], found[9], place64
 
 
 def _entry(view: memoryview, at: int, end: _End) -> tuple[Member, int, int, int]:
     """One entry: the member, where its own header begins and its data ends, the next entry."""
-    if at + _ENTRY.size > end.stop:
+    if at + ENTRY.size > end.stop:
         raise IntegrityError("zip.directory", "the directory ends inside an entry", offset=at)
-    entry = _ENTRY.unpack_from(view, at)
+    entry = ENTRY.unpack_from(view, at)
     magic, made_by, _, flags, method, _, _, crc, packed, plain = entry[:10]
     name_length, extra_length, comment_length, _, _, external, local_at = entry[10:]
-    name_at = at + _ENTRY.size
+    name_at = at + ENTRY.size
     extra_at = name_at + name_length
     after = extra_at + extra_length + comment_length
-    if magic != _ENTRY_MAGIC or after > end.stop:
+    if magic != ENTRY_MAGIC or after > end.stop:
         raise IntegrityError("zip.directory", "an entry of the directory is damaged", offset=at)
     raw_name = bytes(view[name_at:extra_at])
     extra = bytes(view[extra_at : extra_at + extra_length])
@@ -216,7 +217,7 @@ def _widened(extra: bytes, plain: int, packed: int, local_at: int) -> tuple[int,
             wide = extra[at + 4 : at + 4 + length]
             place = 0
             for index, value in enumerate(values):
-                if value == _FULL32 and place + 8 <= len(wide):
+                if value == FULL32 and place + 8 <= len(wide):
                     values[index] = int.from_bytes(wide[place : place + 8], "little")
                     place += 8
             break
@@ -228,13 +229,13 @@ def _local(
     view: memoryview, at: int, wanted: tuple[int, int, int, int, int, bytes]
 ) -> tuple[int, tuple[str, ...]]:
     """Where a member's data begins, and what its own header says differently."""
-    if at + _LOCAL.size > len(view):
+    if at + LOCAL.size > len(view):
         raise IntegrityError("zip.local", "a member begins past the end of the file", offset=at)
-    local = _LOCAL.unpack_from(view, at)
+    local = LOCAL.unpack_from(view, at)
     magic, _, flags, method, _, _, crc, packed, plain, name_length, extra_length = local
-    if magic != _LOCAL_MAGIC:
+    if magic != LOCAL_MAGIC:
         raise IntegrityError("zip.local", "the directory points at no member", offset=at)
-    name_at = at + _LOCAL.size
+    name_at = at + LOCAL.size
     name = bytes(view[name_at : name_at + name_length])
     extra = bytes(view[name_at + name_length : name_at + name_length + extra_length])
     plain, packed, _ = _widened(extra, plain, packed, 0)
