@@ -81,6 +81,8 @@ def admit(options: argparse.Namespace) -> int:
             canary=options.canary,
             base=options.base,
             note=options.note,
+            policy=options.policy,
+            card=options.card,
             progress=advance,
         )
     if options.json:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from modelkeep.core.card import BLANK, Card
 from modelkeep.core.digest import Digest
 from modelkeep.core.errors import UsageError
 from modelkeep.core.limits import MODEL_NAME_CHARS_MAX
+from modelkeep.core.policy import ANYTHING, Policy
 from modelkeep.core.record import Record
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?")
@@ -78,6 +80,12 @@ class Manifest(Record, frozen=True):
 
     It holds digests of plaintext only and never ids of chunks, so `rekey` and copies into
     another domain leave its signature valid.
+
+    Attributes:
+        base: reference of the version that it was made from.
+        policy: what may be done with it.
+        card: what its makers say of it.
+        marks: ids of the watermarks that it carries.
     """
 
     name: str
@@ -90,7 +98,10 @@ class Manifest(Record, frozen=True):
     canary: Canary | None = None
     base: str = ""
     note: str = ""
-    format: str = "modelkeep-manifest-v0"
+    policy: Policy = ANYTHING
+    card: Card = BLANK
+    marks: tuple[str, ...] = ()
+    format: str = "modelkeep-manifest-v1"
 
 
 class ModelReference(Record, frozen=True):

@@ -11,8 +11,10 @@ from modelkeep.core.artifact import (
     Schema,
     checked_model_name,
 )
+from modelkeep.core.card import BLANK, Card
 from modelkeep.core.digest import Digest
 from modelkeep.core.errors import IntegrityError, MissingError, UsageError
+from modelkeep.core.policy import ANYTHING, Policy
 from modelkeep.core.record import replaced
 from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
 from modelkeep.flows.canary import demand_canary
@@ -58,6 +60,9 @@ class Candidate:
         domain: that it is kept in; empty for that of the version before, or `default`.
         canary: a call whose right answer is known, where the owner has one.
         base: reference of the version it was made from, for the lineage and as a base for deltas.
+        policy: what may be done with it, signed with it.
+        card: what its makers say of it, signed with it.
+        marks: ids of the watermarks that it carries.
         modes: of a folder, permission bits by path; likewise `folders` and `links`, as in a recipe.
         demand_steady: checks, before anything is signed, that nobody changed a file meanwhile.
     """
@@ -68,6 +73,9 @@ class Candidate:
     canary: Canary | None = None
     base: str = ""
     note: str = ""
+    policy: Policy = ANYTHING
+    card: Card = BLANK
+    marks: tuple[str, ...] = ()
     modes: Mapping[str, int] | None = None
     folders: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
@@ -117,7 +125,7 @@ def admitted(
 ) -> Admitted:
     """Let a model in, or refuse it; either way the ledger knows.
 
-    The same bytes under the same name as the latest version change nothing.
+    The same bytes, policy and card under the same name as the latest version change nothing.
 
     Raises:
         RefusedError: `verdict.hold` or `verdict.deny`.
@@ -177,22 +185,26 @@ def _admitted(
     latest = _latest(keep, reader, current_snapshot(keep, reader), candidate.name)
     record_damages(keep, [*done.damages, *reader.damages])
     files = tuple(each.entry for each in done.wrote.files)
-    if latest is not None and latest.manifest.files == files:
+    wanted = Manifest(
+        name=candidate.name,
+        version=0,
+        kind=_kind(found.kinds),
+        domain=domain.name,
+        admitted_ns=keep.clock.now_ns(),
+        files=files,
+        schema=found.schema,
+        canary=candidate.canary,
+        base=candidate.base,
+        note=candidate.note,
+        policy=candidate.policy,
+        card=candidate.card,
+        marks=candidate.marks,
+    )
+    if latest is not None and _says_the_same(latest.manifest, wanted):
         return _outcome(latest.manifest, latest.digest, found.verdict, is_new=False)
     manifest, digest = entered(
         keep,
-        Manifest(
-            name=candidate.name,
-            version=0,
-            kind=_kind(found.kinds),
-            domain=domain.name,
-            admitted_ns=keep.clock.now_ns(),
-            files=files,
-            schema=found.schema,
-            canary=candidate.canary,
-            base=candidate.base,
-            note=candidate.note,
-        ),
+        wanted,
         _recipe(candidate, done),
         domain=domain,
         kind="model.admitted",
@@ -336,6 +348,16 @@ def _latest(
             hint="choose another --name",
         )
     return proof
+
+
+def _says_the_same(held: Manifest, wanted: Manifest) -> bool:
+    """Whether a version would be the one that is there: its bytes, and what is signed with them."""
+    return (held.files, held.policy, held.card, held.marks) == (
+        wanted.files,
+        wanted.policy,
+        wanted.card,
+        wanted.marks,
+    )
 
 
 def _outcome(manifest: Manifest, digest: str, verdict: Verdict, *, is_new: bool) -> Admitted:

@@ -46,6 +46,11 @@ _MENDABLE = (
 History = Callable[[int], Iterator[tuple[int, Entry]]]
 
 
+def _unproven() -> str:
+    """Nothing proves which host this is."""
+    return ""
+
+
 class LogEpoch(Numbered, frozen=True):
     """One log of the keep's history; the highest number is the one that is written to.
 
@@ -76,6 +81,8 @@ class OpenKeep:
         workers: the threads that hash, encode and encrypt.
         policies: how each store encodes, by label; a store that is not named keeps chunks as they
             are.
+        host: proves which host this is and gives its identifier (UEID); empty when nothing proves
+            it.
     """
 
     keep_id: str
@@ -93,6 +100,7 @@ class OpenKeep:
     actor: str
     workers: Workers = SERIAL
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    host: Callable[[], str] = _unproven
 
     @property
     def store(self) -> Store:

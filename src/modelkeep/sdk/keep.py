@@ -15,8 +15,10 @@ from modelkeep.core.artifact import (
     Manifest,
     parsed_reference,
 )
+from modelkeep.core.card import Card
 from modelkeep.core.entry import Fact
 from modelkeep.core.errors import KeepError, UsageError
+from modelkeep.core.policy import Policy
 from modelkeep.core.verdict import Verdict
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.crypto.secret import Secret
@@ -42,6 +44,7 @@ from modelkeep.sdk.creation import create_keep
 from modelkeep.sdk.files import mapped
 from modelkeep.sdk.keys import Keys
 from modelkeep.sdk.ledger import Ledger
+from modelkeep.sdk.papers import card_of, policy_of
 from modelkeep.sdk.service import Service
 from modelkeep.sdk.upkeep import upload_mark_of
 from modelkeep.wiring import (
@@ -213,6 +216,8 @@ class Keep:
         canary: Canary | str | Path | None = None,
         base: str = "",
         note: str = "",
+        policy: Policy | str | Path | None = None,
+        card: Card | str | Path | None = None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Admitted:
         """Let a model in: scan, sign, seal, store, register as the next version.
@@ -221,6 +226,8 @@ class Keep:
             path: its file, or a folder of which every file is scanned: sharded weights, external
                 data. While much is written, other commands may change the keep.
             domain: whose key it is kept under; by default that of the version before, or `default`.
+            policy: what may be done with it, or a TOML file that says so; by default everything.
+            card: what is to be said of it, or a TOML file with that.
 
         Raises:
             RefusedError: `verdict.hold` or `verdict.deny`.
@@ -240,10 +247,11 @@ class Keep:
             base=base,
             note=note,
         )
+        said, told = policy_of(policy), card_of(card)
         with asked as candidate:
             return admitted(
                 self,
-                candidate,
+                replace(candidate, policy=said, card=told),
                 vault=self.config.vault,
                 scan=self.config.scan,
                 progress=progress,

@@ -35,6 +35,18 @@ def _admit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--base", default="", metavar="NAME:VERSION", help="what it was made from")
     parser.add_argument("--note", default="", help="a sentence for people")
+    parser.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="TOML: who may load it, until when, on which hosts, for which uses; signed with it",
+    )
+    parser.add_argument(
+        "--card",
+        type=Path,
+        metavar="FILE",
+        help="TOML: what it is for, its data sets, training run, licence, figures; signed with it",
+    )
 
 
 def _reference(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +97,7 @@ VERBS: tuple[Verb, ...] = (
             "modelkeep admit fraud.onnx --name fraud",
             "modelkeep admit v2.onnx --name fraud --base fraud:1",
             "modelkeep admit ./llama-7b --name llama",
+            "modelkeep admit fraud.onnx --name fraud --policy policy.toml --card card.toml",
         ),
         _admit,
     ),

@@ -1,0 +1,48 @@
+"""Whether a model's own policy permits what is about to be done with it; silence permits nothing.
+
+1. The use is one of those that are listed. 2. The actor is one of those that are listed. 3. It is
+not too late. 4. The host is one of those that are listed, and was proven to be.
+"""
+
+from __future__ import annotations
+
+from modelkeep.core.artifact import Manifest
+from modelkeep.core.errors import RefusedError
+from modelkeep.core.instant import rfc3339
+from modelkeep.core.policy import Use
+
+
+def demand_permitted(
+    manifest: Manifest, use: Use, *, actor: str, now_ns: int, host: str = ""
+) -> None:
+    """Go on only if the policy permits this; the numbers are those of the module.
+
+    Args:
+        host: identifier (UEID) that an attestation proved; empty when none did.
+
+    Raises:
+        RefusedError: `policy.use`, `policy.loader`, `policy.expired` or `policy.host`.
+    """
+    policy, what = manifest.policy, f"{manifest.name}:{manifest.version}"
+    if policy.uses and use not in policy.uses:  # 1
+        raise RefusedError(
+            "policy.use",
+            f"the policy of {what} permits {', '.join(policy.uses)}, not {use}",
+            hint="admit it again with another --policy: that makes a new version",
+        )
+    if policy.loaders and actor not in policy.loaders:  # 2
+        raise RefusedError(
+            "policy.loader", f"the policy of {what} lets {', '.join(policy.loaders)} load it only"
+        )
+    if policy.not_after_ns and now_ns >= policy.not_after_ns:  # 3
+        raise RefusedError(
+            "policy.expired", f"the policy of {what} ended at {rfc3339(policy.not_after_ns)[:19]}Z"
+        )
+    if policy.hosts and host not in policy.hosts:  # 4
+        raise RefusedError(
+            "policy.host",
+            f"the policy of {what} binds it to other hosts"
+            if host
+            else f"the policy of {what} binds it to hosts, and this one proved nothing",
+            hint="`modelkeep attest` shows what this host can prove",
+        )
