@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import count
 
+from modelkeep.adapters.load_proofs_folder import load_proofs_of
 from modelkeep.config import Config
 from modelkeep.core.errors import RefusedError, UnavailableError
 from modelkeep.crypto.signatures import Signer
@@ -103,6 +104,7 @@ def open_keep(
             actor=actor,
             workers=folder.world.workers(),
             policies=_policies(config),
+            load_proofs=load_proofs_of(folder.proofs_folder, opened.keys.load_proofs),
         )
         yield agree(keep, journal=journal, config=raw, healed=healed), config
 

@@ -1,18 +1,79 @@
-"""Sealed memory files: bytes that live in memory only and that nobody can change any more.
+"""Memory for plaintext: never on a disk, not in a core dump, locked where possible, wiped after.
 
-`memfd_create` with F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE and F_SEAL_SEAL (Linux 3.17).
+A `MemoryFile` is a memory file (`memfd_create`, Linux 3.17) that other processes get as a
+descriptor. While it is written it is ours alone; `sealed` then takes the right to write, grow or
+shrink it from everybody (F_SEAL_FUTURE_WRITE, Linux 5.1; F_SEAL_WRITE before) but from the mapping
+that it was written through, which stays with its owner and is read-only until the wipe.
+`OwnMemory` is memory of this process only, which the kernel can give in huge pages.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
 from contextlib import suppress
+from typing import Self
 
 from modelkeep.core.errors import UnavailableError
 
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_F_SEAL_FUTURE_WRITE = 0x0010
+_MADV_POPULATE_WRITE = 23  # Linux 5.14: every page is there when the call returns
+_PIECE_BYTES = 64 * 1024 * 1024
+_ZEROS_BYTES = 1024 * 1024
+
+_libc = ctypes.CDLL(None, use_errno=True)
+for _call in (_libc.mlock, _libc.munlock):
+    _call.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+class _Pages:
+    """A mapping: its pages made there at once, out of core dumps, locked where limits allow."""
+
+    def __init__(self, mapped: mmap.mmap, size_bytes: int) -> None:
+        self.mapped = mapped
+        self.size_bytes = size_bytes
+        self.view = memoryview(mapped)[:size_bytes]
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+        mapped.madvise(mmap.MADV_DONTDUMP)
+        self._make_pages()
+        self.is_locked = _libc.mlock(self._address, len(mapped)) == 0
+
+    def protect(self, protection: int) -> None:
+        """Change what this process may do with the pages."""
+        if _libc.mprotect(self._address, len(self.mapped), protection) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    def wipe(self) -> None:
+        """Overwrite everything with zeros."""
+        zeros = bytes(min(_ZEROS_BYTES, len(self.view)))
+        for start in range(0, len(self.view), _ZEROS_BYTES):
+            part = self.view[start : start + _ZEROS_BYTES]
+            part[:] = zeros[: len(part)]
+
+    def unmap(self) -> None:
+        """Give the mapping up, even while somebody still looks at it: then the last one does.
+
+        The traceback of what went wrong may hold slices of the view.
+        """
+        with suppress(BufferError):
+            self.view.release()
+            self.mapped.close()
+
+    def _make_pages(self) -> None:
+        if _libc.madvise(self._address, len(self.mapped), _MADV_POPULATE_WRITE) == 0:
+            return
+        if ctypes.get_errno() not in (_EINVAL, _ENOSYS):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        for start in range(0, len(self.view), mmap.PAGESIZE):  # an older kernel
+            self.view[start] = 0
+
+
+_EINVAL, _ENOSYS = 22, 38
 
 
 class MemoryFile:
@@ -21,8 +82,7 @@ class MemoryFile:
     def __init__(self, name: str) -> None:
         self._name = name
         self._fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        self._mapped: mmap.mmap | None = None
-        self._view: memoryview | None = None
+        self._pages: _Pages | None = None
 
     def allocate(self, size_bytes: int) -> memoryview:
         """Room for exactly that many bytes, its pages already there.
@@ -32,42 +92,108 @@ class MemoryFile:
         """
         try:
             os.posix_fallocate(self._fd, 0, size_bytes)
-            self._mapped = mmap.mmap(self._fd, size_bytes)
+            self._pages = _Pages(mmap.mmap(self._fd, size_bytes), size_bytes)
         except OSError as error:
-            raise UnavailableError(
-                "memory.full",
-                f"no memory for {self._name} ({size_bytes} bytes): {error.strerror}",
-                hint="free some memory, or serve fewer models on this machine",
-            ) from error
-        self._view = memoryview(self._mapped)
-        return self._view
+            raise _full(self._name, size_bytes, error) from error
+        return self._pages.view
 
     def sealed(self) -> int:
-        """Seal the file for good; the descriptor (close-on-exec) is the caller's."""
-        self._unmap()
-        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
+        """Seal the file for good; the descriptor (close-on-exec) is this object's until `wiped`.
+
+        Nobody can change the bytes from now on but `wiped`.
+        """
+        if self._pages is not None:
+            self._pages.protect(mmap.PROT_READ)
+        try:
+            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _FIXED | _F_SEAL_FUTURE_WRITE)
+        except OSError:  # an older kernel: no mapping may be left that can write
+            if self._pages is not None:
+                self._pages.unmap()
+                self._pages = None
+            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _FIXED | fcntl.F_SEAL_WRITE)
         return self._fd
 
-    def dropped(self) -> None:
-        """Give everything up, unsealed, even while somebody still looks at its bytes.
+    def wiped(self) -> None:
+        """Overwrite the bytes and give everything up; whoever still maps the file sees zeros.
 
-        The traceback of what went wrong may hold slices of the view; the last one unmaps.
+        Idempotent.
         """
-        with suppress(BufferError):
-            self._unmap()
-        self._view = self._mapped = None
-        os.close(self._fd)
+        if self._pages is not None:
+            self._pages.protect(mmap.PROT_READ | mmap.PROT_WRITE)
+            self._pages.wipe()
+        self.dropped()
 
-    def _unmap(self) -> None:
-        if self._view is not None and self._mapped is not None:
-            self._view.release()
-            self._mapped.close()
-            self._view = self._mapped = None
+    def dropped(self) -> None:
+        """Give everything up, even while somebody still looks at its bytes; idempotent."""
+        if self._pages is not None:
+            self._pages.unmap()
+            self._pages = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class OwnMemory:
+    """Memory of this process for one model; wiped when it is closed."""
+
+    def __init__(self, size_bytes: int) -> None:
+        """Take the memory, its pages already there.
+
+        Raises:
+            UnavailableError: `memory.full`.
+        """
+        try:
+            mapped = mmap.mmap(-1, max(size_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with suppress(OSError):
+                mapped.madvise(mmap.MADV_HUGEPAGE)
+            self._pages: _Pages | None = _Pages(mapped, size_bytes)
+        except OSError as error:
+            raise _full("a model", size_bytes, error) from error
+
+    @property
+    def view(self) -> memoryview:
+        """All of it."""
+        assert self._pages is not None, "the memory was given up"
+        return self._pages.view
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether it is never swapped out."""
+        return self._pages is not None and self._pages.is_locked
+
+    def freeze(self) -> None:
+        """Take the right to write from everybody until it is closed; a write ends the process."""
+        if self._pages is not None:
+            self._pages.protect(mmap.PROT_READ)
+
+    def close(self) -> None:
+        """Overwrite it and give it back; idempotent. Whoever still looks at it sees zeros."""
+        if self._pages is not None:
+            self._pages.protect(mmap.PROT_READ | mmap.PROT_WRITE)
+            self._pages.wipe()
+            self._pages.unmap()
+            self._pages = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def sealed_bytes(name: str, raw: bytes) -> int:
-    """A sealed memory file with these bytes; returns its descriptor (close-on-exec)."""
-    file = MemoryFile(name)
-    if raw:
-        file.allocate(len(raw))[:] = raw
-    return file.sealed()
+    """A sealed memory file with these bytes; its descriptor (close-on-exec) is the caller's."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    at = 0
+    while at < len(raw):
+        at += os.write(fd, raw[at:])
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED | fcntl.F_SEAL_WRITE)
+    return fd
+
+
+def _full(name: str, size_bytes: int, error: OSError) -> UnavailableError:
+    return UnavailableError(
+        "memory.full",
+        f"no memory for {name} ({size_bytes} bytes): {error.strerror}",
+        hint="free some memory, or serve fewer models on this machine",
+    )

@@ -57,6 +57,8 @@ class KeepKeys:
         ledger_body: encrypts the bodies of ledger entries.
         config: encrypts the copies of modelkeep.toml in the stores.
         commitments: keys the commitments in call records.
+        oms: seed of the elliptic-curve key that signs models in the form of OMS.
+        load_proofs: keys what a host remembers of the models that it has proven.
         own: seals what belongs to no domain.
     """
 
@@ -65,6 +67,8 @@ class KeepKeys:
     ledger_body: Secret
     config: Secret
     commitments: Secret
+    oms: Secret
+    load_proofs: Secret
     own: DomainKeys
 
 
@@ -128,6 +132,8 @@ def keep_keys(identity: Secret) -> KeepKeys:
         ledger_body=derived_key(identity, "keep/ledger-body"),
         config=derived_key(identity, "keep/config"),
         commitments=derived_key(identity, "keep/call-commitments"),
+        oms=derived_key(identity, "keep/oms-sign"),
+        load_proofs=derived_key(identity, "keep/load-proofs"),
         own=domain_keys("", KEEP_KEY_ID, derived_key(identity, "keep/own")),
     )
 

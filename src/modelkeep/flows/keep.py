@@ -18,6 +18,7 @@ from modelkeep.crypto.hierarchy import DomainKeys, Domains, KeepKeys
 from modelkeep.flows.keyring import OpenRing
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
+from modelkeep.ports.load_proofs import NO_LOAD_PROOFS, LoadProofs
 from modelkeep.ports.recorder import Recorder
 from modelkeep.ports.state import State
 from modelkeep.ports.store import Store
@@ -83,6 +84,7 @@ class OpenKeep:
             are.
         host: proves which host this is and gives its identifier (UEID); empty when nothing proves
             it.
+        load_proofs: which models this host has hashed against their manifests before.
     """
 
     keep_id: str
@@ -101,6 +103,7 @@ class OpenKeep:
     workers: Workers = SERIAL
     policies: Mapping[str, Policy] = field(default_factory=dict)
     host: Callable[[], str] = _unproven
+    load_proofs: LoadProofs = NO_LOAD_PROOFS
 
     @property
     def store(self) -> Store:

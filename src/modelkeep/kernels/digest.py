@@ -23,12 +23,16 @@ def keyed_id(key: bytes, raw: bytes | memoryview) -> bytes:
 
 
 class Digester:
-    """The digest of bytes that come in pieces."""
+    """The digest of bytes that come in pieces.
+
+    Args:
+        is_spread: whether large pieces are hashed by all cores.
+    """
 
     __slots__ = ("_hash",)
 
-    def __init__(self) -> None:
-        self._hash = blake3.blake3()
+    def __init__(self, *, is_spread: bool = False) -> None:
+        self._hash = blake3.blake3(max_threads=blake3.blake3.AUTO if is_spread else 1)
 
     def update(self, raw: bytes | memoryview) -> None:
         """Add the next bytes."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from modelkeep.adapters.memory_file import OwnMemory
 from modelkeep.adapters.upload_mark import uploading
 from modelkeep.core.artifact import (
     Canary,
@@ -44,6 +45,7 @@ from modelkeep.sdk.creation import create_keep
 from modelkeep.sdk.files import mapped
 from modelkeep.sdk.keys import Keys
 from modelkeep.sdk.ledger import Ledger
+from modelkeep.sdk.loading import Loaded, load
 from modelkeep.sdk.papers import card_of, policy_of
 from modelkeep.sdk.service import Service
 from modelkeep.sdk.upkeep import upload_mark_of
@@ -335,6 +337,26 @@ class Keep:
             IntegrityError: `vault.chunk`.
         """
         return self._warm.read(self._open, reference, path, start=start, length=length)
+
+    def load(
+        self,
+        reference: str,
+        *,
+        memory: Callable[[int], OwnMemory] = OwnMemory,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Loaded:
+        """Load a version into memory of this process, proven; close what comes back.
+
+        Args:
+            memory: gives at least so many bytes; by default new memory.
+
+        Raises:
+            MissingError: `model.unknown`.
+            RefusedError: `policy.*`.
+            UnavailableError: `memory.full`.
+            IntegrityError: `model.damaged`, `seal.digest`.
+        """
+        return load(self._open, reference, memory=memory, progress=progress)
 
     def stream(
         self,

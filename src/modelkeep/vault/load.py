@@ -267,13 +267,13 @@ class Reader:
         payload_bytes = segment.payload_bytes
         cipher = pack_cipher(domain, pack.salt)
         bound = bound_to(domain.name, segment)
-        with self._borrowed(payload_bytes + TAG_BYTES) as sealed:
+        with self.borrowed(payload_bytes + TAG_BYTES) as sealed:
             if read_into(store, pack.name, segment.offset, sealed) != len(sealed):
                 raise IntegrityError("vault.short", f"{pack.name} is cut short", object=pack.name)
             if segment.encoding == Encoding.RAW and payload_bytes == len(target):
                 cipher.open_into(segment.number, sealed, target, bound=bound)
             else:
-                with self._borrowed(payload_bytes) as payload:
+                with self.borrowed(payload_bytes) as payload:
                     cipher.open_into(segment.number, sealed, payload, bound=bound)
                     self._decode(store, pack, segment, payload, target)
         if keyed_id(domain.chunk_ids.reveal(), target) != segment.chunk_id:
@@ -287,12 +287,12 @@ class Reader:
         if not segment.base:
             decode_into(encoding, payload, target)
             return
-        with self._borrowed(segment.length) as held:
+        with self.borrowed(segment.length) as held:
             base = self._base_into(held, store, pack, segment)
             decode_into(encoding, payload, target, base=base)
 
     @contextmanager
-    def _borrowed(self, size_bytes: int) -> Iterator[memoryview]:
+    def borrowed(self, size_bytes: int) -> Iterator[memoryview]:
         """Memory for a moment; what stands in it is what somebody left there."""
         buffer = _buffer(self._buffers, size_bytes)
         try:
@@ -341,7 +341,7 @@ class Reader:
             if len(piece.target) == piece.length:
                 self.chunk_into(piece.target, piece.chunk_id, key_id=key_id)
                 return
-            with self._borrowed(piece.length) as whole:
+            with self.borrowed(piece.length) as whole:
                 self.chunk_into(whole, piece.chunk_id, key_id=key_id)
                 piece.target[:] = whole[piece.skip : piece.skip + len(piece.target)]
         except (IntegrityError, MissingError) as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from modelkeep.adapters.memory_file import MemoryFile
 from modelkeep.core.errors import KeepError
 from modelkeep.core.rows import Domain, DomainStatus
 from modelkeep.ports.state import State
@@ -21,6 +21,7 @@ class Shredder:
 
     Args:
         domains: domain of each served model, by (name, version).
+        memories: of each served model, likewise.
         open_state: opens State for reading; called again after a failure.
     """
 
@@ -28,10 +29,12 @@ class Shredder:
         self,
         children: Sequence[Child],
         domains: Mapping[tuple[str, int], str],
+        memories: Mapping[tuple[str, int], MemoryFile],
         open_state: Callable[[], State],
     ) -> None:
         self._children = children
         self._domains = domains
+        self._memories = memories
         self._open_state = open_state
         self._state: State | None = None
         self._revision: int | None = None
@@ -47,9 +50,15 @@ class Shredder:
         for child in hit:
             child.is_over = True
         stopped(hit, grace_s=GRACE_S)
-        for fd in {child.plan.model_fd for child in hit if isinstance(child.plan, ReplicaPlan)}:
-            os.close(fd)  # the last descriptor of the memory file: its pages are freed
+        for plan in (child.plan for child in hit):
+            if isinstance(plan, ReplicaPlan):
+                self._memories[plan.model, plan.version].wiped()
         return tuple(child.name for child in hit)
+
+    def wipe(self) -> None:
+        """Wipe every model: nothing serves it any more; idempotent."""
+        for each in self._memories.values():
+            each.wiped()
 
     def close(self) -> None:
         """Release State; idempotent."""

@@ -1,11 +1,14 @@
 """Memory files: given up cleanly, even while somebody still looks at their bytes."""
 
+import ctypes
+import mmap
 import os
 from pathlib import Path
 
 import pytest
 
-from modelkeep.adapters.memory_file import MemoryFile
+from modelkeep.adapters.memory_file import MemoryFile, OwnMemory
+from modelkeep.core.errors import UnavailableError
 
 
 def test_a_file_is_given_up_while_slices_of_it_live():
@@ -26,3 +29,57 @@ def test_a_sealed_file_cannot_be_changed(size):
     with pytest.raises(PermissionError):
         os.pwrite(fd, b"y", 0)
     os.close(fd)
+
+
+def test_a_sealed_file_cannot_be_mapped_for_writing_by_who_gets_it():
+    file = MemoryFile("model")
+    file.allocate(4096)[:] = b"x" * 4096
+    fd = os.dup(file.sealed())
+    with pytest.raises(PermissionError):
+        mmap.mmap(fd, 4096)
+    file.dropped()
+    assert os.pread(fd, 4096, 0) == b"x" * 4096
+    os.close(fd)
+
+
+def test_wiping_a_sealed_file_leaves_zeros_to_whoever_still_maps_it():
+    file = MemoryFile("model")
+    file.allocate(5000)[:] = b"x" * 5000
+    fd = os.dup(file.sealed())
+    with mmap.mmap(fd, 5000, prot=mmap.PROT_READ) as seen:
+        assert seen[:] == b"x" * 5000
+        file.wiped()
+        file.wiped()
+        assert seen[:] == bytes(5000)
+    os.close(fd)
+
+
+def test_own_memory_is_not_dumped_and_is_zero_after_it_was_closed():
+    with OwnMemory(3 << 20) as memory:
+        view = memory.view[10:20]
+        view[:] = b"secret tex"
+        memory.freeze()
+        assert "dd" in _flags_of(view)
+    assert bytes(view) == bytes(10)
+
+
+def test_what_is_too_much_for_the_machine_is_an_error_and_not_a_crash():
+    with pytest.raises(UnavailableError) as error:
+        MemoryFile("model").allocate(1 << 60)
+    assert error.value.code == "memory.full"
+    with pytest.raises(UnavailableError):
+        OwnMemory(1 << 60)
+
+
+def _flags_of(view):
+    """What /proc says of the mapping that a view lies in."""
+    address = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        head = line.split()[0]
+        if "-" in head:
+            low, high = (int(each, 16) for each in head.split("-"))
+            inside = low <= address < high
+        elif inside and head == "VmFlags:":
+            return line.split()[1:]
+    raise AssertionError("nothing is mapped there")
