@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+from modelkeep.adapters.attestation_settings import AttestationSettings, attestation_problems
 from modelkeep.adapters.store_settings import StoreSettings, problems_of, store_problems
 from modelkeep.core.errors import ConfigError, IntegrityError
 from modelkeep.core.limits import CONFIG_BYTES_MAX
@@ -20,6 +21,7 @@ from modelkeep.drill.settings import ObjectiveSettings
 from modelkeep.flows.settings import (
     APPROVABLE_VERBS,
     ApprovalSettings,
+    RetentionSettings,
     ServeSettings,
     StateSettings,
 )
@@ -46,7 +48,8 @@ class KeysSettings(Record, frozen=True):
     """Table `[keys]` of modelkeep.toml.
 
     Attributes:
-        source: what holds the key-encryption key: `passphrase`, `file:…`, `exec:…` or `kms:…`.
+        source: what holds the key-encryption key: `passphrase`, `file:…`, `exec:…`, `kms:…` or
+            `attested:…`.
     """
 
     source: str = "passphrase"
@@ -62,12 +65,14 @@ class Config(Record, frozen=True):
         argon2: cost of turning a passphrase into a key, used when the root is wrapped.
         state: where State lies.
         approvals: what one person alone may not do.
+        attestation: how this host proves which one it is.
         serve: what the service runs.
         gate: bounds of one call and one connection.
         vault: sizes of what is written.
         scan: bounds of one scan.
         ledger: pace and retention of the ledger.
         objectives: what every recovery is measured against.
+        retention: which versions `retire` leaves in the keep.
     """
 
     keep_id: str
@@ -76,12 +81,14 @@ class Config(Record, frozen=True):
     argon2: Argon2Settings = Argon2Settings()
     state: StateSettings = StateSettings()
     approvals: ApprovalSettings = ApprovalSettings()
+    attestation: AttestationSettings = AttestationSettings()
     serve: ServeSettings = ServeSettings()
     gate: GateSettings = GateSettings()
     vault: VaultSettings = VaultSettings()
     scan: ScanSettings = ScanSettings()
     ledger: LedgerSettings = LedgerSettings()
     objectives: ObjectiveSettings = ObjectiveSettings()
+    retention: RetentionSettings = RetentionSettings()
 
 
 def parsed_config(raw: bytes, *, what: str) -> Config:
@@ -226,6 +233,11 @@ def _demand_sound(config: Config, what: str) -> None:
         (_KEEP_ID.fullmatch(config.keep_id) is None, "keep_id is not 16 hex digits in lower case"),
         *_state_problems(config.state),
         *_approval_problems(config.approvals),
+        *attestation_problems(config.attestation),
+        *(
+            (not 0 <= value < math.inf, f"retention.{key} is no number from zero on")
+            for key, value in as_plain(config.retention).items()
+        ),
         *(
             (not 0 < value < math.inf, f"ledger.{key} is not a number above zero")
             for key, value in (

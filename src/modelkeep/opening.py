@@ -20,6 +20,7 @@ from modelkeep.flows.history import history
 from modelkeep.flows.keep import LogEpoch, OpenKeep
 from modelkeep.flows.ledger import Sequencer
 from modelkeep.flows.opening import agree
+from modelkeep.flows.permission import ProvenHost
 from modelkeep.flows.witnessed import Poster, demand_witnessed
 from modelkeep.ledger.log import LogReader
 from modelkeep.ports.clock import Clock
@@ -33,6 +34,7 @@ from modelkeep.wiring import (
     LOCK_WAIT_S,
     KeepFolder,
     Warn,
+    host_prover,
     keyholder_of,
     open_journal,
     read_config,
@@ -88,6 +90,7 @@ def open_keep(
         state = state_of(folder, config, opened.epochs[-1].origin)
         stack.callback(state.close)
         healed: list[str] = []
+        host = ProvenHost(host_prover(folder, config))
         keep = OpenKeep(
             keep_id=opened.keep_id,
             stores=stores,
@@ -104,8 +107,10 @@ def open_keep(
             actor=actor,
             workers=folder.world.workers(),
             policies=_policies(config),
+            host=host,
             load_proofs=load_proofs_of(folder.proofs_folder, opened.keys.load_proofs),
         )
+        host.keep = keep
         yield agree(keep, journal=journal, config=raw, healed=healed), config
 
 

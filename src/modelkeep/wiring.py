@@ -18,10 +18,12 @@ from modelkeep.core.artifact import Schema
 from modelkeep.core.errors import (
     MissingError,
     UnavailableError,
+    UsageError,
 )
 from modelkeep.flows.create import unlocked
 from modelkeep.flows.keep import LogEpoch
 from modelkeep.flows.settings import StateSettings
+from modelkeep.ports.attestor import Attested
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.journal import Journal
@@ -149,6 +151,11 @@ class KeepFolder:
     def cache_folder(self) -> Path:
         """Copies of small objects of stores elsewhere, a folder per store; it holds no truth."""
         return self.run_folder / "cache"
+
+    @property
+    def proofs_folder(self) -> Path:
+        """Which models this host has proven since it started."""
+        return self.run_folder / "proven"
 
     def store_path(self, store: StoreSettings) -> Path:
         """The folder of a store that is one; relative paths start at the keep's."""
@@ -346,6 +353,38 @@ def open_runtime(model_fd: int, *, schema: Schema, threads: int) -> Runtime:
     from modelkeep.adapters.runtime_onnx import runtime_of_fd  # noqa: PLC0415
 
     return runtime_of_fd(model_fd, schema=schema, threads=threads)
+
+
+def host_prover(folder: KeepFolder, config: Config) -> Callable[[], Attested] | None:
+    """What proves which host this is; None where `[attestation]` names no attester."""
+    settings, world = config.attestation, folder.world
+    if not settings.attester:
+        return None
+
+    def prove() -> Attested:
+        with attesting():
+            from modelkeep.adapters.attestors import prover  # noqa: PLC0415
+
+        return prover(settings, clock=world.clock, entropy=world.entropy)()
+
+    return prove
+
+
+@contextmanager
+def attesting() -> Iterator[None]:
+    """Say how to install what attestation imports.
+
+    Raises:
+        UsageError: `extra.missing`.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "extra.missing",
+            f"attestation needs {error.name}, which is not installed",
+            hint="pip install 'modelkeep[attest]'",
+        ) from error
 
 
 def system_clock() -> Clock:

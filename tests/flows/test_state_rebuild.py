@@ -101,12 +101,16 @@ def tenant(life, keep, rng):
     keep.access.new_tenant(rng.choice(("acme", "zeta")))
 
 
+def version(rng, **facts):
+    """What an entry says of one version."""
+    return {"model": "m", "version": rng.randrange(1, 4), **facts}
+
+
 def entry(life, keep, rng):
     """What other flows record and State projects."""
     del life
     kind, facts = rng.choice(
         [
-            ("alias.set", {"model": "m", "alias": rng.choice(NAMES), "version": 1}),
             ("domain.created", {"domain": "d", "tenant": "acme"}),
             ("domain.revoked", {"domain": "d"}),
             ("domain.restored", {"domain": "d"}),
@@ -116,6 +120,25 @@ def entry(life, keep, rng):
             ("client.revoked", {"client_id": CLIENT["client_id"]}),
             ("inbox.accepted", {"client_id": CLIENT["client_id"], "submission": "5" * 32}),
             ("check.done", {"objects": 1}),
+        ]
+    )
+    record(keep.opened, kind, facts)
+
+
+def versioned(life, keep, rng):
+    """What the flows of versions record."""
+    del life
+    kind, facts = rng.choice(
+        [
+            ("alias.set", version(rng, alias=rng.choice(NAMES))),
+            ("model.promoted", version(rng, alias=rng.choice(NAMES))),
+            ("model.rolled_back", version(rng, alias=rng.choice(NAMES))),
+            ("model.deprecated", version(rng, until_ns=1, replaced_by="m:3", note="")),
+            ("model.deprecated", version(rng, until_ns=0, replaced_by="", note="old")),
+            ("model.undeprecated", version(rng)),
+            ("model.held", version(rng, note="case 7")),
+            ("model.unheld", version(rng)),
+            ("model.removed", {"model": "m", "versions": ("1",), "aliases": ("m:ann",)}),
         ]
     )
     record(keep.opened, kind, facts)
@@ -132,7 +155,10 @@ def approval(life, keep, rng):
         give(rng.choice(rows)[0].approval_id, rng.choice(keys))
 
 
-COMMANDS = (new_token, new_token, revoke, principal, principal, role, tenant, entry, approval)
+COMMANDS = (
+    *(new_token, new_token, revoke, principal, principal, role, tenant),
+    *(entry, versioned, approval),
+)
 
 
 def lived(life, rng, commands):

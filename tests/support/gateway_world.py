@@ -27,6 +27,7 @@ from modelkeep.adapters.state_sqlite import SqliteState
 from modelkeep.adapters.system import SystemEntropy
 from modelkeep.core.artifact import Port, Schema
 from modelkeep.core.entry import Entry
+from modelkeep.core.policy import ANYTHING, Policy
 from modelkeep.core.record import to_json
 from modelkeep.gate.authn import new_token
 from modelkeep.gate.settings import GateSettings
@@ -213,6 +214,7 @@ def started(
     name: str = "digits",
     replica_count: int = 2,
     settings: GateSettings | None = None,
+    policy: Policy = ANYTHING,
 ) -> World:
     """Start a gateway and replicas for one model."""
     run_folder = folder / "run"
@@ -269,7 +271,12 @@ def started(
         settings=settings or GateSettings(),
         models=(
             ServedModel(
-                name=name, version=1, schema=schema, sockets=tuple(sockets), is_default=True
+                name=name,
+                version=1,
+                schema=schema,
+                sockets=tuple(sockets),
+                is_default=True,
+                policy=policy,
             ),
         ),
     )

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -83,6 +83,15 @@ class IntoDisk(Protocol):
 
     def read_into(self, path: Path, start: int, target: memoryview) -> int:
         """Fill `target` from a file; how many bytes were read, fewer only at its end."""
+        ...
+
+
+@runtime_checkable
+class AheadDisk(Protocol):
+    """A disk that can read a file before it is asked for."""
+
+    def read_ahead(self, path: Path) -> None:
+        """Begin to read a file into the page cache; a hint that never fails."""
         ...
 
 
@@ -175,6 +184,14 @@ class RealDisk:
         finally:
             os.close(fd)
         return at
+
+    def read_ahead(self, path: Path) -> None:
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(fd)
 
     def size(self, path: Path) -> int | None:
         try:

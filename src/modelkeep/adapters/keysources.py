@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelkeep.core.errors import UsageError
 from modelkeep.core.reference import (
+    AttestedReference,
     AwsReference,
     AzureReference,
     ExecReference,
@@ -64,6 +65,24 @@ def opened_source(
             source = ExecSource(words, entropy=entropy)
         case Pkcs11Reference():
             source = _hsm(parsed, entropy=entropy)
+        case AttestedReference(path=path):
+            with _extra("attest"):
+                from modelkeep.adapters.keysource_attested import attested_source  # noqa: PLC0415
+
+            source = attested_source(
+                path,
+                lambda inner: opened_source(inner, passphrase=None, entropy=entropy, argon2=argon2),
+                entropy=entropy,
+            )
+        case _:
+            source = _remote(parsed)
+    return source
+
+
+def _remote(parsed: VaultReference | AwsReference | GcpReference | AzureReference) -> KeySource:
+    """A key that a service elsewhere holds."""
+    source: KeySource
+    match parsed:
         case VaultReference():
             with _extra("vault"):
                 from modelkeep.adapters.keysource_vault import VaultSource  # noqa: PLC0415

@@ -20,7 +20,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from modelkeep.core.errors import KeepError, MissingError, UnavailableError, UsageError
+from modelkeep.core.errors import (
+    KeepError,
+    MissingError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
 from modelkeep.ports.file_tree import FileTree, Node, NodeKind, Piece, PiecedFile
 
 T = TypeVar("T")
@@ -168,7 +174,8 @@ class _Operations:
             self._warned.add(path)
         if is_new:
             self._warn(f"{path}: {error}")
-        return OSError(errno.EIO, os.strerror(errno.EIO))
+        number = errno.EACCES if isinstance(error, RefusedError) else errno.EIO
+        return OSError(number, os.strerror(number))
 
 
 class _Handle:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,9 @@ from modelkeep.core.record import as_plain
 
 if TYPE_CHECKING:
     from modelkeep.crypto.secret import Secret
+    from modelkeep.sdk.sealing import Public
 
+STREAM = "-"
 _KEY_WORDS = ("mkr1", "mkv1", "age1")
 
 
@@ -48,21 +52,23 @@ def export(options: argparse.Namespace) -> int:
     from modelkeep.crypto.keytext import verifier_text  # noqa: PLC0415 - not for `--help`
     from modelkeep.sdk.transfer import Transfer  # noqa: PLC0415
 
-    passphrase = _passphrase(options, is_new=True)
+    passphrase = file_passphrase(options, is_new=True)
     with opened(options) as keep, progress(f"export {options.model}") as advance:
+        found = keep.manifest(options.model)
+        file = options.output or Path(f"{found.name}-{found.version}.model")
         done = Transfer(keep).export(
-            options.model,
-            options.to,
-            to=_named_keys(options.recipient),
+            f"{found.name}:{found.version}",
+            file,
+            to=named_keys(options.to),
             passphrase=passphrase,
             force=options.force,
             progress=advance,
         )
     signer = verifier_text(done.signer)
-    facts = {**as_plain(done), "signer": signer, "file": str(options.to)}
+    facts = {**as_plain(done), "signer": signer, "file": str(file)}
     return said(
         facts,
-        f"exported {done.name}:{done.version} to {options.to} ({size_text(done.raw_bytes)} in "
+        f"exported {done.name}:{done.version} to {file} ({size_text(done.raw_bytes)} in "
         f"{size_text(done.size_bytes)}) for {done.recipients} recipient(s)\n"
         f"  signed by  {signer}",
         as_json=options.json,
@@ -73,16 +79,17 @@ def take_in(options: argparse.Namespace) -> int:
     """Admit a model that another keep exported."""
     from modelkeep.sdk.transfer import Transfer  # noqa: PLC0415 - `--help` need not load it
 
-    passphrase = _passphrase(options, is_new=False)
+    passphrase = file_passphrase(options, is_new=False)
+    path = Path(options.file)
     with opened(options) as keep:
-        size_bytes = options.file.stat().st_size if options.file.is_file() else None
+        size_bytes = path.stat().st_size if path.is_file() else None
         with progress(f"import {options.name}", size_bytes) as advance:
             done = Transfer(keep).take_in(
-                options.file,
+                sys.stdin.buffer if options.file == STREAM else path,
                 name=options.name,
                 identity=options.identity,
                 passphrase=passphrase,
-                signed_by=_named_keys(options.signer),
+                signed_by=named_keys(options.signer),
                 domain=options.domain,
                 note=options.note,
                 progress=advance,
@@ -92,7 +99,7 @@ def take_in(options: argparse.Namespace) -> int:
     return said(done_facts(done), text, as_json=options.json)
 
 
-def _passphrase(options: argparse.Namespace, *, is_new: bool) -> Secret | None:
+def file_passphrase(options: argparse.Namespace, *, is_new: bool) -> Secret | None:
     """The passphrase of the file, which is not that of the keep."""
     if options.file_passphrase is None:
         return None
@@ -100,7 +107,7 @@ def _passphrase(options: argparse.Namespace, *, is_new: bool) -> Secret | None:
     return passphrase_of(chosen, confirm=is_new)
 
 
-def _named_keys(words: list[str]) -> list[str | Path]:
+def named_keys(words: Sequence[str]) -> list[Public]:
     """What was named: the text of a key, or a file of keys."""
     return [
         word if word.lower().startswith(_KEY_WORDS) and word.isalnum() else Path(word)

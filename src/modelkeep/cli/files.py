@@ -53,8 +53,11 @@ def encrypt(options: argparse.Namespace) -> int:
 
 def decrypt(options: argparse.Namespace) -> int:
     """Decrypt a file or a stream."""
+    from modelkeep.cli.portable import decrypt_model, is_model  # noqa: PLC0415
     from modelkeep.sdk.sealing import decrypt_file  # noqa: PLC0415
 
+    if is_model(options):
+        return decrypt_model(options)
     target = _target(options, _without_suffix(options.file), is_binary=False)
     identities = _identities(options.identity)
     passphrase = _passphrase(options, is_needed=not identities, is_new=False)

@@ -1,4 +1,4 @@
-"""Verbs about models: scan, admit, models, alias, restore."""
+"""Verbs about models: scan, admit, models, restore."""
 
 from __future__ import annotations
 
@@ -112,11 +112,12 @@ def models(options: argparse.Namespace) -> int:
         print_json(found)
         return 0
     print_table(
-        ("model", "aliases", "kind", "size", "tensors", "admitted", "manifest"),
+        ("model", "aliases", "status", "kind", "size", "tensors", "admitted", "manifest"),
         [
             (
                 f"{each.name}:{each.version}",
                 ", ".join(each.aliases),
+                each.status + ", held" * each.is_held,
                 each.kind,
                 size_text(each.size_bytes),
                 each.tensors,
@@ -126,19 +127,6 @@ def models(options: argparse.Namespace) -> int:
             for each in found
         ],
     )
-    return 0
-
-
-def alias(options: argparse.Namespace) -> int:
-    """Point an alias at a version."""
-    with opened(options) as keep:
-        version = keep.set_alias(options.alias, options.version)
-    if options.json:
-        print_json({"alias": options.alias, "version": version})
-    else:
-        print(
-            f"{options.alias} is version {version}; a running service serves it from its next start"
-        )
     return 0
 
 

@@ -8,10 +8,12 @@ from typing import NoReturn
 
 from modelkeep.cli.grammar import (
     access,
+    attest,
     export,
     files,
     history,
     inbox,
+    interop,
     keys,
     ledger,
     lifecycle,
@@ -20,6 +22,8 @@ from modelkeep.cli.grammar import (
     service,
     stores,
     upkeep,
+    versions,
+    watermark,
 )
 from modelkeep.cli.grammar.verb import Verb
 from modelkeep.core.errors import UsageError
@@ -33,6 +37,7 @@ EXIT_CODES = """exit codes:
 _PARTS = (
     lifecycle,
     models,
+    versions,
     inbox,
     keys,
     access,
@@ -42,7 +47,10 @@ _PARTS = (
     upkeep,
     history,
     export,
+    interop,
     mount,
+    attest,
+    watermark,
     ledger,
 )
 VERBS: tuple[Verb, ...] = tuple(verb for part in _PARTS for verb in part.VERBS)
@@ -55,6 +63,9 @@ GROUPS = {
         keys.GROUPS,
         files.GROUPS,
         stores.GROUPS,
+        interop.GROUPS,
+        attest.GROUPS,
+        watermark.GROUPS,
         ledger.GROUPS,
     )
     for noun, sentence in groups.items()

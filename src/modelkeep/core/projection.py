@@ -19,13 +19,16 @@ from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.record import Record, converted, replaced
 from modelkeep.core.rows import (
+    ALIAS_HISTORY_MAX,
     DEFAULT_TENANT,
     TABLES,
     Alias,
     Applied,
     Approval,
+    Deprecation,
     Domain,
     DomainStatus,
+    Hold,
     InboxClient,
     KeyringMark,
     R,
@@ -106,6 +109,11 @@ def alias_key(model: str, alias: str) -> str:
     return f"{model} {alias}"
 
 
+def version_key(model: str, version: int | str) -> str:
+    """The key of what is said of one version."""
+    return f"{model} {version}"
+
+
 def settled_key(client_id: str, submission: str) -> str:
     """The key of a submission that was settled."""
     return f"{client_id} {submission}"
@@ -158,9 +166,61 @@ def _token_revoked(entry: Entry, present: Present) -> tuple[Change, ...]:
     return _again(Token, _text(entry, "token_id"), present, revoked=True)
 
 
-def _alias_set(entry: Entry, _: Present) -> tuple[Change, ...]:
+def _alias_moved(entry: Entry, present: Present) -> tuple[Change, ...]:
+    """What it named before is the first step of the way back."""
     row = _taken(Alias, entry, "model alias version")
-    return _put(alias_key(row.model, row.alias), row)
+    key = alias_key(row.model, row.alias)
+    before = present(Alias, key)
+    if before is not None:
+        if before.version == row.version:
+            return ()
+        way_back = (before.version, *before.previous)[:ALIAS_HISTORY_MAX]
+        row = replaced(row, previous=way_back)
+    return _put(key, row)
+
+
+def _alias_back(entry: Entry, present: Present) -> tuple[Change, ...]:
+    """The way back ends where the alias now is; what was beyond that step is forgotten."""
+    row = _taken(Alias, entry, "model alias version")
+    key = alias_key(row.model, row.alias)
+    before = present(Alias, key)
+    if before is not None and row.version in before.previous:
+        row = replaced(row, previous=before.previous[before.previous.index(row.version) + 1 :])
+    return _put(key, row)
+
+
+def _model_removed(entry: Entry, _: Present) -> tuple[Change, ...]:
+    """Aliases of versions that are gone name nothing, and nothing is said of these any more."""
+    model, versions = _text(entry, "model"), _fact(entry, "versions", tuple)
+    gone = [
+        Change(TABLES[kind], version_key(model, version), None)
+        for version in versions
+        for kind in (Deprecation, Hold)
+    ]
+    names = [str(each).partition(":") for each in _fact(entry, "aliases", tuple)]
+    keys = [alias_key(name, alias) for name, _, alias in names]
+    return (*gone, *(Change(TABLES[Alias], key, None) for key in keys))
+
+
+def _deprecated(entry: Entry, _: Present) -> tuple[Change, ...]:
+    names = "model version until_ns replaced_by note"
+    row = _taken(Deprecation, entry, names, since_ns=entry.at_ns)
+    return _put(version_key(row.model, row.version), row)
+
+
+def _held(entry: Entry, _: Present) -> tuple[Change, ...]:
+    row = _taken(Hold, entry, "model version note", by=entry.actor, since_ns=entry.at_ns)
+    return _put(version_key(row.model, row.version), row)
+
+
+def _version_freed(kind: type[Record]) -> Callable[[Entry, Present], tuple[Change, ...]]:
+    """What was said of a version does not hold any more."""
+
+    def change(entry: Entry, _: Present) -> tuple[Change, ...]:
+        key = version_key(_text(entry, "model"), _fact(entry, "version", int))
+        return (Change(TABLES[kind], key, None),)
+
+    return change
 
 
 def _tenant_created(entry: Entry, _: Present) -> tuple[Change, ...]:
@@ -264,7 +324,7 @@ def _submission_settled(entry: Entry, _: Present) -> tuple[Change, ...]:
 
 
 _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
-    "alias.set": _alias_set,
+    "alias.set": _alias_moved,
     "approval.given": _approval_given,
     "approval.refused": _approval_refused,
     "approval.requested": _approval_requested,
@@ -279,6 +339,13 @@ _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
     "inbox.accepted": _submission_settled,
     "inbox.rejected": _submission_settled,
     "keyring.changed": _keyring_changed,
+    "model.deprecated": _deprecated,
+    "model.held": _held,
+    "model.promoted": _alias_moved,
+    "model.removed": _model_removed,
+    "model.rolled_back": _alias_back,
+    "model.undeprecated": _version_freed(Deprecation),
+    "model.unheld": _version_freed(Hold),
     "principal.changed": _principal_changed,
     "principal.created": _principal_created,
     "principal.disabled": _principal_disabled,

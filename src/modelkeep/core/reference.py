@@ -8,11 +8,14 @@
     kms:aws:ARN[?credentials=SECRET][&region=REGION][&endpoint=https://HOST][&ca=/FILE]
     kms:gcp:projects/P/locations/L/keyRings/R/cryptoKeys/K[?credentials=SECRET][&endpoint=…][&ca=…]
     kms:azure:https://HOST/keys/NAME/VERSION[?tenant=ID&client=ID&secret=SECRET][&authority=…][&ca=…]
+    attested:/ABSOLUTE/POLICY.toml
 
 SECRET is itself a reference, `file:` or `exec:`: PINs and tokens do not stand in a configuration.
 What follows `?` is percent-encoded (RFC 3986; a space is `%20`), as are the labels of `pkcs11:`
 (RFC 7512); paths after `file:` are taken as they are, words after `exec:` are split as a shell
 splits them, and no shell runs.
+
+What makes evidence about a host is named `software:/ABSOLUTE/KEYFILE` or `exec:…`.
 
 Every error is a ConfigError that does not repeat the text: it may be the secret itself.
 """
@@ -30,7 +33,8 @@ from modelkeep.core.record import Record
 # The longest real one is a vault reference with three paths: under 600 characters.
 REFERENCE_CHARS_MAX = 4096
 EXEC_WORDS_MAX = 64
-_FORMS = "a reference is `passphrase` or begins with `file:/`, `exec:/` or `kms:`"
+_FORMS = "a reference is `passphrase` or begins with `file:/`, `exec:/`, `kms:` or `attested:/`"
+_FORMS_OF_ATTESTERS = "write `software:/path/key` or `exec:/program`"
 _FORMS_OF_SECRETS = "write `file:/path` (mode 0600) or `exec:/program`: a reference, not the secret"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -71,6 +75,21 @@ class ExecReference(Record, frozen=True):
 
 
 SecretReference = FileReference | ExecReference
+
+
+class AttestedReference(Record, frozen=True):
+    """Another source, asked only after this host has attested; `path` says which and how."""
+
+    path: str
+
+
+class SoftwareReference(Record, frozen=True):
+    """Evidence made by this program with the key of a protected file."""
+
+    path: str
+
+
+AttesterReference = SoftwareReference | ExecReference
 
 
 class Pkcs11Reference(Record, frozen=True):
@@ -136,6 +155,7 @@ KeyReference = (
     | AwsReference
     | GcpReference
     | AzureReference
+    | AttestedReference
 )
 
 
@@ -147,6 +167,9 @@ def parsed_reference(text: str) -> KeyReference:
     """
     if text == "passphrase":
         return PassphraseReference()
+    if text.startswith("attested:"):
+        _demand_bounded(text)
+        return AttestedReference(path=_absolute(text.removeprefix("attested:")))
     if not text.startswith("kms:"):
         return _plain(text, forms=_FORMS)
     _demand_bounded(text)
@@ -170,13 +193,28 @@ def parsed_secret_reference(text: str) -> SecretReference:
     return _plain(text, forms=_FORMS_OF_SECRETS)
 
 
+def parsed_attester(text: str) -> AttesterReference:
+    """What makes evidence about this host.
+
+    Raises:
+        ConfigError: `reference.*`; the text is not repeated.
+    """
+    if text.startswith("software:"):
+        _demand_bounded(text)
+        return SoftwareReference(path=_absolute(text.removeprefix("software:")))
+    found = _plain(text, forms=_FORMS_OF_ATTESTERS)
+    if isinstance(found, FileReference):
+        raise ConfigError("reference.scheme", "a file makes no evidence", hint=_FORMS_OF_ATTESTERS)
+    return found
+
+
 def executes(reference: KeyReference) -> bool:
     """Whether opening it runs a program or loads a library that the reference names.
 
     A configuration that came from a store must not do that before a person has confirmed it.
     """
     match reference:
-        case ExecReference() | Pkcs11Reference():
+        case ExecReference() | Pkcs11Reference() | AttestedReference():
             return True
         case VaultReference():
             return isinstance(reference.token, ExecReference)

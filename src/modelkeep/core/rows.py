@@ -50,12 +50,58 @@ class Token(Record, frozen=True):
     revoked: bool = False
 
 
+# How many versions an alias remembers that it named before.
+ALIAS_HISTORY_MAX = 16
+
+
 class Alias(Record, frozen=True):
-    """A name for one version of a model: `fraud:prod`."""
+    """A name for one version of a model: `fraud:prod`.
+
+    Attributes:
+        previous: versions that it named before, the last one first; the way back of `rollback`.
+    """
 
     model: str
     alias: str
     version: int
+    previous: tuple[int, ...] = ()
+
+
+class Deprecation(Record, frozen=True):
+    """A version that should not be used any more.
+
+    Attributes:
+        until_ns: from this instant on no new start of the service takes it; 0 for no end.
+        replaced_by: reference of the version to use; empty where nobody said.
+        note: a sentence for people.
+        since_ns: when it was said.
+    """
+
+    model: str
+    version: int
+    until_ns: int = 0
+    replaced_by: str = ""
+    note: str = ""
+    since_ns: int = 0
+
+    def is_over(self, now_ns: int) -> bool:
+        """Whether its end has come."""
+        return 0 < self.until_ns <= now_ns
+
+
+class Hold(Record, frozen=True):
+    """A version that must not go, such as one that a court may ask for.
+
+    Attributes:
+        by: who said so, and `since_ns` when.
+        note: why.
+    """
+
+    model: str
+    version: int
+    by: str
+    note: str = ""
+    since_ns: int = 0
 
 
 class Tenant(Record, frozen=True):
@@ -172,7 +218,9 @@ R = TypeVar("R", bound=Record)
 TABLES: dict[type[Record], str] = {
     Alias: "aliases",
     Approval: "approvals",
+    Deprecation: "deprecations",
     Domain: "domains",
+    Hold: "holds",
     InboxClient: "clients",
     KeyringMark: "keyrings",
     RegisteredPrincipal: "principals",

@@ -1,44 +1,38 @@
-"""One version of an artifact as one file for somebody else, and such a file on its way in.
+"""One version of an artifact as one file for somebody else (docs/design/portable-model.md).
 
-out: manifest verified -> chunks proven, encoded alone -> sealed to recipients, signed -> ledger
-in:  header and signer -> manifest verified -> chunks -> each file hashed -> signature of the file
+policy asked -> chunks proven, encoded alone, sealed -> written behind the room for the table ->
+each file hashed -> the table, sealed to the recipients and signed, at the beginning -> ledger
 
-What is handed over is under a key that was made for this file; no key of the keep leaves it. Both
-ways a few chunks are in memory at a time; what comes in goes where the caller says.
+What is handed over is under keys that were made for this file; no key of the keep leaves it. A few
+chunks are in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from modelkeep.core.artifact import FileEntry, Manifest, ModelReference
-from modelkeep.core.errors import IntegrityError, RefusedError
-from modelkeep.core.names import key_id_of
-from modelkeep.core.record import Record, from_json, from_msgpack
-from modelkeep.crypto.locks import Key, Lock
-from modelkeep.crypto.sealed_file import opened_file, sealed_file
-from modelkeep.crypto.stream import Read
+from modelkeep.core.artifact import FileEntry, ModelReference
+from modelkeep.core.limits import SEGMENT_BYTES_MAX
+from modelkeep.core.policy import Use
+from modelkeep.core.record import Record, from_msgpack
+from modelkeep.crypto.locks import Lock
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
-from modelkeep.flows.registry import naming_tensors, resolved
+from modelkeep.flows.permission import demand_use
+from modelkeep.flows.portable_paths import demand_portable_paths
+from modelkeep.flows.registry import HeldVersion, held_version, naming_tensors
 from modelkeep.kernels.digest import Digester
-from modelkeep.kernels.encoding import CHUNK_BYTES_MAX, Encoding, decode_into, encoded
+from modelkeep.kernels.encoding import Encoding, decode_into, encoded
 from modelkeep.ports.workers import Workers
 from modelkeep.seal.envelope import Envelope
-from modelkeep.seal.portable import (
-    demand_end,
-    frame_head,
-    head_bytes,
-    read_frame,
-    read_head,
-)
-from modelkeep.seal.trust import VerifiedManifest, demand_file, verified
+from modelkeep.seal.portable import Draft, Part, SealedSegment, Table
+from modelkeep.seal.trust import demand_entry
 from modelkeep.vault.commit import Job, jobs_of
-from modelkeep.vault.inbox import path_problem
 from modelkeep.vault.load import Reader, places_in
 from modelkeep.vault.pieces import pieces_of
 from modelkeep.vault.snapshot import RecipeFile, entry_of
 
+Write = Callable[[int, bytes], object]
 Progress = Callable[[int], None]
 
 
@@ -61,206 +55,167 @@ class Exported(Record, frozen=True):
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A model that came in a file, all of it proven.
-
-    Attributes:
-        files: path and bytes, in the order of the manifest.
-    """
-
-    proof: VerifiedManifest
-    files: tuple[tuple[str, memoryview], ...]
-
-
 def exported(
     keep: OpenKeep,
     reference: ModelReference,
-    write: Callable[[bytes], object],
+    write: Write,
     *,
     locks: Sequence[Lock],
     progress: Progress = lambda _: None,
 ) -> Exported:
-    """Write one version as a sealed file that its recipients can open; it is in the ledger then.
+    """Write one version as a file that its recipients can open; it is in the ledger then.
 
     Args:
-        write: takes the file's bytes, in parts; after an error they are not the whole file.
+        write: puts bytes at an offset of the file; what stands at its beginning comes last. After
+            an error they are no file.
 
     Raises:
         UsageError: `sealed.recipients`.
         MissingError: `model.unknown`.
+        RefusedError: `policy.*`, `portable.paths`, `portable.large`.
         IntegrityError: `model.damaged`.
     """
     reader = keep.reader()
-    snapshot = current_snapshot(keep, reader)
-    version = resolved(reference, snapshot, keep.state)
-    entry = entry_of(snapshot, reference.name, version)
-    size_bytes = 0
     try:
+        snapshot = current_snapshot(keep, reader)
+        found = held_version(keep, reader, snapshot, reference)
+        manifest = found.proof.manifest
+        demand_use(keep, manifest, Use.EXPORT)
+        entry = entry_of(snapshot, manifest.name, manifest.version)
         body = reader.body("envelope", entry.envelope)
-        envelope = from_msgpack(Envelope, body, what=entry.envelope)
-        proof = verified(envelope, name=entry.name, version=entry.version, trusted=(keep.public,))
-        going = _Outgoing(keep.workers, reader, proof, key_id_of(entry.recipe), progress)
-        parts = sealed_file(
-            reading(going.plain(envelope, reader.recipe(entry.recipe).files)),
+        table = _table(from_msgpack(Envelope, body, what=entry.envelope), found)
+        modes = [each.mode for each in table.parts]
+        demand_portable_paths(manifest, modes, table.folders, table.links)
+        draft = Draft(
+            table,
+            count=sum(each.segments for each in table.parts),
             locks=locks,
             signer=keep.keys.signer,
             random_bytes=keep.entropy.random_bytes,
         )
-        with naming_tensors(proof.manifest):
-            for part in parts:
-                write(part)
-                size_bytes += len(part)
+        going = _Outgoing(keep.workers, reader, found, draft, write, progress)
+        with naming_tensors(manifest):
+            size_bytes = going.write_all()
     finally:
         record_damages(keep, reader.damages)
     record(
         keep,
         "model.exported",
         {
-            "model": entry.name,
-            "version": entry.version,
-            "manifest": proof.digest,
+            "model": manifest.name,
+            "version": manifest.version,
+            "manifest": found.proof.digest,
             "recipients": len(locks),
             "size_bytes": size_bytes,
         },
     )
     return Exported(
-        name=entry.name,
-        version=entry.version,
-        manifest=proof.digest,
+        name=manifest.name,
+        version=manifest.version,
+        manifest=found.proof.digest,
         signer=keep.public,
         recipients=len(locks),
-        raw_bytes=sum(each.size_bytes for each in proof.manifest.files),
+        raw_bytes=sum(each.size_bytes for each in manifest.files),
         size_bytes=size_bytes,
     )
 
 
-def received(
-    read: Read,
-    *,
-    keys: Iterable[Key],
-    trusted: Collection[bytes],
-    allocate: Callable[[int], memoryview],
-) -> Received:
-    """Read a file that `exported` made; nothing of it is given out before all of it is proven.
-
-    1. The header: one of the keys opens it, and its signer is trusted. 2. The manifest's own signer
-    is trusted, and its signature verifies: before that nothing is allocated. 3. Every file has the
-    digest that the manifest says. 4. Nothing follows, and the file's signature verifies.
-
-    Args:
-        trusted: public keys, one of whom signed the manifest, and one the file.
-        allocate: gives a writable view of exactly that many bytes.
-
-    Raises:
-        RefusedError: `sealed.key`, `sealed.signer`, `seal.signer`, `portable.paths`.
-        IntegrityError: `sealed.*`, `portable.*`, `signature.bad`, `seal.digest`, `codec.*`.
-    """
-    opened = opened_file(read, keys=keys, signers=trusted)  # 1
-    stream = reading(opened.chunks)
-    envelope = read_head(stream)
-    said = from_json(Manifest, envelope.manifest, what="the manifest of an exported model")
-    proof = verified(envelope, name=said.name, version=said.version, trusted=trusted)  # 2
-    problem = path_problem([each.path for each in proof.manifest.files])
-    if problem:
-        raise RefusedError("portable.paths", f"{said.name}:{said.version}: {problem}")
-    files = []
-    for entry in proof.manifest.files:
-        target = allocate(entry.size_bytes)
-        at = 0
-        while at < entry.size_bytes:
-            frame = read_frame(stream, length_max=entry.size_bytes - at)
-            frame.decode_into(target[at : at + frame.length])
-            at += frame.length
-        demand_file(proof, entry.path, target)  # 3
-        files.append((entry.path, target))
-    demand_end(stream)  # 4: the sealed file's own signature comes with its end
-    return Received(proof=proof, files=tuple(files))
-
-
-def reading(blocks: Iterator[bytes | memoryview]) -> Read:
-    """Read what comes in blocks as if it were a file; a read ends where a block does."""
-    rest = memoryview(b"")
-
-    def read(size_bytes: int) -> bytes:
-        nonlocal rest
-        while not rest:
-            block = next(blocks, None)
-            if block is None:
-                return b""
-            rest = memoryview(block)
-        got, rest = bytes(rest[:size_bytes]), rest[size_bytes:]
-        return got
-
-    return read
-
-
 @dataclass(frozen=True, slots=True)
 class _Outgoing:
-    """A version on its way out.
-
-    Attributes:
-        key_id: of the domain key that its chunks are under.
-    """
+    """A version on its way out."""
 
     workers: Workers
     reader: Reader
-    proof: VerifiedManifest
-    key_id: str
+    found: HeldVersion
+    draft: Draft
+    write: Write
     progress: Progress
 
-    def plain(
-        self, envelope: Envelope, files: Sequence[RecipeFile]
-    ) -> Iterator[bytes | memoryview]:
-        """The bytes that are sealed: envelope, then every file's chunks in the manifest's order.
+    def write_all(self) -> int:
+        """Write every segment in the manifest's order, then what stands before them; the size.
 
         Raises:
-            IntegrityError: `portable.recipe`, `seal.digest`, `vault.chunk`.
+            IntegrityError: `seal.digest`, `vault.chunk`.
         """
-        yield head_bytes(envelope)
-        recipes = {each.path: each for each in files}
-        for entry in self.proof.manifest.files:
-            file = recipes.get(entry.path)
-            if file is None or file.size_bytes != entry.size_bytes:
-                raise IntegrityError(
-                    "portable.recipe", f"the recipe of {entry.path} is not that of its manifest"
-                )
-            yield from self._frames(file, entry)
+        rows: list[bytes] = []
+        end = self.draft.start
+        recipes = {each.path: each for each in self.found.recipe.files}
+        for entry in self.found.proof.manifest.files:
+            for sealed in self._segments(recipes[entry.path], entry, len(rows)):
+                self.write(end, sealed.raw)
+                rows.append(sealed.row)
+                end += len(sealed.raw)
+        self.write(0, self.draft.front(rows))
+        return end
 
-    def _frames(self, file: RecipeFile, entry: FileEntry) -> Iterator[bytes | memoryview]:
-        """The chunks of one file, encoded alone; its digest is compared when they have ended."""
-        pieces = pieces_of(file, self.key_id)
+    def _segments(self, file: RecipeFile, entry: FileEntry, first: int) -> Iterator[SealedSegment]:
+        """The segments of one file, numbered from `first`; its digest is compared at the end."""
+        pieces = pieces_of(file, self.found.key_id)
         whole = Digester()
         free: list[bytearray] = []
 
-        def made(numbered: tuple[int, Job]) -> tuple[bytearray, Job, Encoding, bytes | memoryview]:
-            number, job = numbered
+        def made(item: tuple[int, int, Job]) -> tuple[bytearray, Job, list[SealedSegment]]:
+            number, place, job = item
             buffer = free.pop() if free else bytearray()
             if len(buffer) < job.length:
                 buffer = bytearray(job.length)
             plain = memoryview(buffer)[: job.length]
-            pieces.read_into(plain, number, self.reader)
-            return (buffer, job, *_encoded(plain, job.dtype))
-
-        jobs = enumerate(jobs_of(places_in(file), entry.tensors, {}))
-        for buffer, job, encoding, payload in self.workers.map(made, jobs):
-            whole.update(memoryview(buffer)[: job.length])
-            if job.length:
-                yield frame_head(encoding, length=job.length, stored=len(payload))
-                yield payload
-            self.progress(job.length)
-            free.append(buffer)
-        if whole.digest() != entry.digest:
-            name = f"{self.proof.manifest.name}:{self.proof.manifest.version}"
-            raise IntegrityError(
-                "seal.digest", f"{name}: {file.path} is not the file that was signed"
+            pieces.read_into(plain, place, self.reader)
+            cut = enumerate(range(0, job.length, SEGMENT_BYTES_MAX), number)
+            return (
+                buffer,
+                job,
+                [
+                    self._sealed(at, plain[start : start + SEGMENT_BYTES_MAX], job.dtype)
+                    for at, start in cut
+                ],
             )
+
+        def numbered() -> Iterator[tuple[int, int, Job]]:
+            number = first
+            for place, job in enumerate(jobs_of(places_in(file), entry.tensors, {})):
+                yield number, place, job
+                number += segments_in(job.length)
+
+        for buffer, job, sealed in self.workers.map(made, numbered()):
+            whole.update(memoryview(buffer)[: job.length])
+            free.append(buffer)
+            yield from sealed
+            self.progress(job.length)
+        demand_entry(
+            self.found.proof,
+            FileEntry(path=file.path, size_bytes=file.size_bytes, digest=whole.digest()),
+        )
+
+    def _sealed(self, number: int, plain: memoryview, dtype: str) -> SealedSegment:
+        encoding, payload = _encoded(plain, dtype)
+        return self.draft.sealed(number, encoding, payload, length=len(plain))
+
+
+def _table(envelope: Envelope, found: HeldVersion) -> Table:
+    """What the sender says, but for the segments."""
+    recipes = {each.path: each for each in found.recipe.files}
+    return Table(
+        envelope=envelope,
+        parts=tuple(
+            Part(
+                segments=sum(segments_in(length) for _, length in recipes[each.path].chunks),
+                mode=recipes[each.path].mode,
+            )
+            for each in found.proof.manifest.files
+        ),
+        folders=found.recipe.folders,
+        links=found.recipe.links,
+    )
+
+
+def segments_in(length: int) -> int:
+    """How many segments a chunk becomes."""
+    return -(-length // SEGMENT_BYTES_MAX)
 
 
 def _encoded(plain: memoryview, dtype: str) -> tuple[Encoding, bytes | memoryview]:
     """The smallest encoding that needs no other chunk, decoded again before it counts."""
-    if len(plain) > CHUNK_BYTES_MAX:
-        return Encoding.RAW, plain
     encoding, payload = encoded(plain, dtype=dtype)
     if encoding is not Encoding.RAW:
         again = memoryview(bytearray(len(plain)))

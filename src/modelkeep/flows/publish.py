@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from modelkeep.core.artifact import Manifest, ModelReference, Schema, parsed_reference
-from modelkeep.core.errors import UsageError
+from modelkeep.core.errors import RefusedError, UnavailableError, UsageError
+from modelkeep.core.policy import Policy, Use
 from modelkeep.flows.keep import OpenKeep, current_snapshot
+from modelkeep.flows.permission import demand_use
 from modelkeep.flows.registry import loaded, manifest_of, resolved
 
 
@@ -21,25 +23,33 @@ class Published:
     domain: str
     is_batchable: bool
     is_default: bool
+    policy: Policy
 
 
-def chosen(keep: OpenKeep, references: Sequence[str]) -> tuple[ModelReference, ...]:
+def chosen(
+    keep: OpenKeep, references: Sequence[str], *, warn: Callable[[str], None] = lambda _: None
+) -> tuple[ModelReference, ...]:
     """The versions to serve, each once; without references every model's that a runtime can answer.
 
+    What was named is not asked here whether it may be served: `published` refuses it.
+
+    Args:
+        warn: told of each model that is left out because its policy does not permit to serve it.
+
     Raises:
-        UsageError: `serve.nothing`, when the keep holds no model.
+        UsageError: `serve.nothing`, when the keep holds no model that may be served.
         MissingError: `model.unknown`.
     """
     snapshot = current_snapshot(keep)
     wanted = [parsed_reference(text) for text in references] or [
         ModelReference(name=name)
         for name in sorted({each.name for each in snapshot.artifacts})
-        if is_servable(manifest_of(keep, ModelReference(name=name)))
+        if _is_offered(keep, manifest_of(keep, ModelReference(name=name)), warn)
     ]
     if not wanted:
         raise UsageError(
             "serve.nothing",
-            "the keep holds no model to serve",
+            "the keep holds no model that may be served",
             hint="`modelkeep admit FILE --name NAME` lets one in; after a recovery: nothing was "
             "backed up to the store that survived",
         )
@@ -74,9 +84,15 @@ def published(
 
     Raises:
         UsageError: `serve.kind`, when no runtime can answer for this kind of model.
+        RefusedError: `policy.*`, before a byte of it is decrypted.
         IntegrityError: `model.damaged`.
     """
-    file = loaded(keep, reference, allocate=allocate, demand=_demand_servable)
+
+    def demand(manifest: Manifest) -> None:
+        _demand_servable(manifest)
+        demand_use(keep, manifest, Use.SERVE)
+
+    file = loaded(keep, reference, allocate=allocate, demand=demand)
     manifest = file.proof.manifest
     return Published(
         name=manifest.name,
@@ -85,7 +101,20 @@ def published(
         schema=_schema(manifest),
         is_batchable=is_batchable(_schema(manifest)),
         is_default=is_default,
+        policy=manifest.policy,
     )
+
+
+def _is_offered(keep: OpenKeep, manifest: Manifest, warn: Callable[[str], None]) -> bool:
+    """Whether a model that nobody named is served: a runtime can, and its policy permits it."""
+    if not is_servable(manifest):
+        return False
+    try:
+        demand_use(keep, manifest, Use.SERVE)
+    except (RefusedError, UnavailableError) as error:
+        warn(f"{manifest.name}:{manifest.version} is not served: {error}")
+        return False
+    return True
 
 
 def is_servable(manifest: Manifest) -> bool:

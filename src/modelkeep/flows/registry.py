@@ -12,6 +12,7 @@ from modelkeep.core.names import key_id_of
 from modelkeep.core.record import Record, from_msgpack
 from modelkeep.core.rows import Alias
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
+from modelkeep.flows.standing import NOTHING_SAID, standings, status_of
 from modelkeep.ports.state import State
 from modelkeep.seal.envelope import Envelope
 from modelkeep.seal.trust import (
@@ -28,7 +29,13 @@ DEFAULT_ALIAS = "prod"
 
 
 class ModelSummary(Record, frozen=True):
-    """One model version, for people."""
+    """One model version, for people.
+
+    Attributes:
+        status: `live`, `deprecated`, `ended` (deprecated, and its end has come) or `expired` (its
+            own policy ended).
+        is_held: whether it is on hold and cannot go.
+    """
 
     name: str
     version: int
@@ -41,6 +48,8 @@ class ModelSummary(Record, frozen=True):
     schema: Schema | None
     base: str
     note: str
+    status: str
+    is_held: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +57,13 @@ class HeldVersion:
     """One version that the keep holds: its proven manifest, and how its files are put together.
 
     Attributes:
+        recipe_name: of the object that holds the recipe; the digest of its bytes is in it.
         key_id: of the domain key that its chunks are under.
     """
 
     proof: VerifiedManifest
     recipe: Recipe
+    recipe_name: str
     key_id: str
 
 
@@ -72,10 +83,12 @@ def model_summaries(keep: OpenKeep) -> tuple[ModelSummary, ...]:
     named: dict[tuple[str, int], list[str]] = {}
     for row in keep.state.rows(Alias):
         named.setdefault((row.model, row.version), []).append(row.alias)
+    said, now_ns = standings(keep), keep.clock.now_ns()
     found = []
     for entry in sorted(snapshot.artifacts, key=lambda each: (each.name, each.version)):
         proof = proof_of(keep, reader, snapshot, name=entry.name, version=entry.version)
         manifest = proof.manifest
+        standing = said.get((entry.name, entry.version), NOTHING_SAID)
         found.append(
             ModelSummary(
                 name=entry.name,
@@ -89,6 +102,8 @@ def model_summaries(keep: OpenKeep) -> tuple[ModelSummary, ...]:
                 schema=manifest.schema,
                 base=manifest.base,
                 note=manifest.note,
+                status=status_of(manifest, standing, now_ns),
+                is_held=standing.hold is not None,
             )
         )
     record_damages(keep, reader.damages)
@@ -137,10 +152,13 @@ def resolved(reference: ModelReference, snapshot: Snapshot, state: State) -> int
 
 
 def set_alias(keep: OpenKeep, reference: ModelReference, alias: str) -> int:
-    """Point an alias at a model version; return the version. Setting it again changes nothing."""
+    """Point an alias at a model version; return the version. Setting it again changes nothing.
+
+    Whether that needs approval is asked by `versions.aliased`; a recovery may not wait for it.
+    """
     version = resolved(reference, current_snapshot(keep), keep.state)
-    row = Alias(model=reference.name, alias=alias, version=version)
-    if row not in keep.state.rows(Alias):
+    named = {(row.model, row.alias): row.version for row in keep.state.rows(Alias)}
+    if named.get((reference.name, alias)) != version:
         record(keep, "alias.set", {"model": reference.name, "alias": alias, "version": version})
     return version
 
@@ -181,7 +199,7 @@ def held_version(
             "registry.recipe",
             f"the recipe of {reference.name}:{version} is not of the files that were signed",
         )
-    return HeldVersion(proof=proof, recipe=recipe, key_id=key_id_of(entry.recipe))
+    return HeldVersion(proof, recipe, entry.recipe, key_id_of(entry.recipe))
 
 
 def loaded(

@@ -14,6 +14,7 @@ from modelkeep.core.record import Record, replaced
 from modelkeep.core.rows import Alias
 from modelkeep.flows.commit import committed
 from modelkeep.flows.keep import OpenKeep, current_head
+from modelkeep.flows.standing import VersionKey, demand_not_held
 from modelkeep.vault.snapshot import ArtifactEntry, Snapshot
 
 
@@ -39,16 +40,7 @@ def removal(keep: OpenKeep, text: str) -> Removal:
         UsageError: `model.name` or `remove.alias_name`.
         MissingError: `model.unknown`.
     """
-    entries = _chosen(keep.reader().snapshot(current_head(keep).snapshot), text)
-    gone = {(each.name, each.version) for each in entries}
-    return Removal(
-        versions=tuple(f"{each.name}:{each.version}" for each in entries),
-        aliases=tuple(
-            f"{row.model}:{row.alias}"
-            for row in keep.state.rows(Alias)
-            if (row.model, row.version) in gone
-        ),
-    )
+    return _removal(keep, _keys(keep, text))
 
 
 def removed(
@@ -63,9 +55,11 @@ def removed(
     Raises:
         UsageError: `model.name` or `remove.alias_name`.
         MissingError: `model.unknown`.
-        RefusedError: `remove.served` or `remove.alias`.
+        RefusedError: `remove.held`, `remove.served` or `remove.alias`.
     """
-    doomed = removal(keep, text)
+    keys = _keys(keep, text)
+    doomed = _removal(keep, keys)
+    demand_not_held(keep, keys)
     answering = [each for each in doomed.versions if each in served]
     if answering:
         raise RefusedError(
@@ -79,24 +73,45 @@ def removed(
             f"{', '.join(doomed.aliases)} would name nothing",
             hint="point the alias at another version, or give --force",
         )
+    taken_out(keep, keys)
+    return doomed
+
+
+def taken_out(keep: OpenKeep, keys: Collection[VersionKey]) -> None:
+    """Take these versions out of the current snapshot in one commit; the caller asked who minds."""
     head = current_head(keep)
     before = keep.reader().snapshot(head.snapshot)
-    entries = _chosen(before, text)
     after = replaced(
         before,
         taken_ns=keep.clock.now_ns(),
         parent=head.snapshot,
-        artifacts=tuple(each for each in before.artifacts if each not in entries),
-        retired=(*before.retired, *((each.name, each.version) for each in entries)),
+        artifacts=tuple(each for each in before.artifacts if (each.name, each.version) not in keys),
+        retired=(*before.retired, *keys),
         indexes=(),
     )
-    facts: dict[str, Fact] = {
-        "model": entries[0].name,
-        "versions": tuple(str(each.version) for each in entries),
-        "aliases": doomed.aliases,
-    }
-    committed(keep, after, ("model.removed", facts))
-    return doomed
+    aliases = _aliases_of(keep, keys)
+    facts: list[tuple[str, dict[str, Fact]]] = []
+    for model in dict.fromkeys(name for name, _ in keys):
+        gone = tuple(str(version) for name, version in keys if name == model)
+        named = tuple(f"{row.model}:{row.alias}" for row in aliases if row.model == model)
+        facts.append(("model.removed", {"model": model, "versions": gone, "aliases": named}))
+    committed(keep, after, *facts)
+
+
+def _removal(keep: OpenKeep, keys: Collection[VersionKey]) -> Removal:
+    return Removal(
+        versions=tuple(f"{name}:{version}" for name, version in keys),
+        aliases=tuple(f"{row.model}:{row.alias}" for row in _aliases_of(keep, keys)),
+    )
+
+
+def _aliases_of(keep: OpenKeep, keys: Collection[VersionKey]) -> list[Alias]:
+    return [row for row in keep.state.rows(Alias) if (row.model, row.version) in keys]
+
+
+def _keys(keep: OpenKeep, text: str) -> tuple[VersionKey, ...]:
+    entries = _chosen(keep.reader().snapshot(current_head(keep).snapshot), text)
+    return tuple((each.name, each.version) for each in entries)
 
 
 def _chosen(snapshot: Snapshot, text: str) -> list[ArtifactEntry]:

@@ -1,8 +1,9 @@
 """Restoring: whole versions, a subtree, one file or one tensor, streamed and proven on the way.
 
-envelope verified -> recipe -> chunks, decoded by the workers, written where they belong -> each
-file's digest compared with the signed manifest -> only then the target gets its name. In memory at
-any time: a few chunks. What was damaged on the way and healed is recorded in the ledger.
+envelope verified -> policy asked -> recipe -> chunks, decoded by the workers, written where they
+belong -> each file's digest compared with the signed manifest -> only then the target gets its
+name. In memory at any time: a few chunks. What was damaged on the way and healed is recorded in
+the ledger.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from modelkeep.core.artifact import FileEntry, ModelReference, TensorEntry
 from modelkeep.core.digest import Digest
 from modelkeep.core.entry import Fact
 from modelkeep.core.errors import IntegrityError, MissingError, UsageError
+from modelkeep.core.policy import Use
 from modelkeep.core.record import Record
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
+from modelkeep.flows.permission import demand_use
 from modelkeep.flows.registry import HeldVersion, held_version, naming_tensors
 from modelkeep.kernels.digest import Digester, digest_of
 from modelkeep.kernels.tensorfiles import npy_header, safetensors_header
@@ -108,11 +111,12 @@ def restored(
     """Write a version, or what is below a path of it, to a target.
 
     Raises:
+        RefusedError: `policy.*`.
         MissingError: `model.unknown`, `model.alias` or `restore.path`.
         IntegrityError: `model.damaged` or `seal.digest`; the target is then not there.
     """
     with _reading(keep) as reader:
-        found = held_version(keep, reader, current_snapshot(keep, reader), reference)
+        found = _restorable(keep, reader, reference)
         part = _part(found, path)
         with open_target(part.is_folder) as target:
             _write_files(reader, found, part, target, progress)
@@ -140,11 +144,12 @@ def streamed_file(
     Every block is proven before it is written; that all of them are the signed file, at the end.
 
     Raises:
+        RefusedError: `policy.*`.
         MissingError: `restore.path`.
         IntegrityError: `model.damaged` or `seal.digest`.
     """
     with _reading(keep) as reader:
-        found = held_version(keep, reader, current_snapshot(keep, reader), reference)
+        found = _restorable(keep, reader, reference)
         file = file_in(found, path)
         _record_restored(keep, found, file.path)  # before the first byte leaves
         digest = Digester()
@@ -171,12 +176,13 @@ def restored_tensor(
     """Write one tensor to a file: its raw bytes, or as a file of NumPy or safetensors.
 
     Raises:
+        RefusedError: `policy.*`.
         MissingError: `restore.path` or `tensor.unknown`.
         UsageError: `tensor.ambiguous` or `tensor.dtype`.
         IntegrityError: `model.damaged` or `tensor.digest`; the target is then not there.
     """
     with _reading(keep) as reader:
-        found = held_version(keep, reader, current_snapshot(keep, reader), reference)
+        found = _restorable(keep, reader, reference)
         file, tensor = tensor_in(found, path, name)
         head = _head_of(tensor, form)
         digest, done = Digester(), len(head)
@@ -281,6 +287,13 @@ def tensor_in(found: HeldVersion, path: str, name: str) -> tuple[RecipeFile, Ten
         )
     file, tensor = hits[0]
     return file_in(found, file.path), tensor
+
+
+def _restorable(keep: OpenKeep, reader: Reader, reference: ModelReference) -> HeldVersion:
+    """A version whose plaintext may be written out, by its own policy."""
+    found = held_version(keep, reader, current_snapshot(keep, reader), reference)
+    demand_use(keep, found.proof.manifest, Use.RESTORE)
+    return found
 
 
 @contextmanager

@@ -29,10 +29,12 @@ from modelkeep.core.call_record import (
 )
 from modelkeep.core.errors import KeepError, MissingError, UnavailableError
 from modelkeep.core.instant import NS_PER_S
+from modelkeep.core.policy import ANYTHING, Policy
 from modelkeep.core.principal import Principal
 from modelkeep.core.record import Row
 from modelkeep.core.rows import DEFAULT_DOMAIN
 from modelkeep.gate.authn import Keyring, demand_scope
+from modelkeep.gate.disclosure import limit_of
 from modelkeep.gate.domains import KnownDomains, demand_live
 from modelkeep.gate.limits import demand_slot
 from modelkeep.gate.passage import Passage, Step
@@ -43,9 +45,12 @@ from modelkeep.kernels.replica_frames import AnswerFrame
 from modelkeep.kernels.wire import Tensor
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
+from modelkeep.seal.policy import expired
 
 # Distinct (prefix, reason) pairs of one second; a flood from everywhere folds into one line.
 SUMMARIES_PER_S_MAX = 256
+# Beyond every instant that fits a record.
+NEVER_NS = 2**63
 # Random bytes are drawn for many calls at once: a system call each would cost more than the rest.
 _ENTROPY_BYTES = 64 * (CALL_ID_BYTES + NONCE_BYTES)
 
@@ -108,18 +113,32 @@ class Reply(Row, frozen=True):
 
 
 class Served:
-    """A model that is answered for."""
+    """A model that is answered for, as far as its policy permits.
 
-    __slots__ = ("check", "domain", "name", "scope", "version")
+    Attributes:
+        ends_ns: no call that arrives from then on is answered.
+        limit: what outputs go through before they leave; None where all of them does.
+    """
+
+    __slots__ = ("check", "domain", "ends_ns", "limit", "name", "policy", "scope", "version")
 
     def __init__(
-        self, name: str, version: int, check: SchemaCheck, *, domain: str = DEFAULT_DOMAIN
+        self,
+        name: str,
+        version: int,
+        check: SchemaCheck,
+        *,
+        domain: str = DEFAULT_DOMAIN,
+        policy: Policy = ANYTHING,
     ) -> None:
         self.name = name
         self.version = version
         self.check = check
         self.domain = domain
         self.scope = f"infer:{name}"
+        self.policy = policy
+        self.ends_ns = policy.not_after_ns or NEVER_NS
+        self.limit = limit_of(policy, check.schema)
 
 
 class Call:
@@ -203,7 +222,7 @@ class Serving:
         To another tenant a model looks like one that is not there.
 
         Raises:
-            RefusedError: `auth.forbidden`, or `key.revoked` of the model's domain.
+            RefusedError: `auth.forbidden`, `key.revoked` of the model's domain, `policy.expired`.
             MissingError: `model.missing`.
         """
         call.model = name
@@ -218,6 +237,8 @@ class Serving:
             )
         call.version = number
         demand_live(self.domains.of(served.domain))
+        if call.arrived_ns >= served.ends_ns:
+            raise expired(f"{name}:{number}", served.policy)
         return served
 
     # ---- the passage ---------------------------------------------------------------------------
@@ -272,6 +293,8 @@ class Serving:
         frame = await self._replicas.ask(served.name, served.version, checked.inputs)
         call.passage.step(Step.ANSWER)
         outputs = cleared(served.check.schema, frame.shapes, frame.tensors)
+        if served.limit is not None:
+            outputs = served.limit(outputs)
         rendered = render(served, checked, outputs)
         call.passage.step(Step.CLEAR)
         return rendered

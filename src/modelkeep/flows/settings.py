@@ -51,7 +51,10 @@ APPROVABLE_VERBS = (
     "keys.rotate",
     "keys.split",
     "ledger.erase",
+    "models.promote",
     "models.remove",
+    "models.rollback",
+    "models.unhold",
     "principals.enable",
     "principals.new",
     "principals.set",
@@ -68,7 +71,7 @@ class ApprovalSettings(Record, frozen=True):
         needed: how many principals with the scope `approve`, other than who asks, must agree; 0
             switches approvals off.
         verbs: what needs approval; of `principals`, `roles` and `tokens` only what would let
-            somebody approve.
+            somebody approve. `models.promote` covers `alias` too.
         expires_s: how long a request, and what was agreed to, stays good.
     """
 
@@ -76,6 +79,7 @@ class ApprovalSettings(Record, frozen=True):
     verbs: tuple[str, ...] = (
         "keys.destroy",
         "keys.rekey",
+        "models.promote",
         "principals.enable",
         "principals.new",
         "principals.set",
@@ -83,3 +87,21 @@ class ApprovalSettings(Record, frozen=True):
         "tokens.new",
     )
     expires_s: float = 86_400.0
+
+
+class RetentionSettings(Record, frozen=True):
+    """Table `[retention]` of modelkeep.toml: which versions `retire` leaves in the keep.
+
+    Without any wish only versions go whose deprecation has come to its end. The newest version of
+    a name, what an alias names or is served or on hold, and what those were made from stay anyway.
+
+    Attributes:
+        keep_last: how many versions of each name, counted from the newest; 0 for no wish.
+        keep_within_s: for how long after its admission every version is kept; 0 for no wish. With
+            both, what either keeps stays.
+        keep_rollbacks: how many versions that an alias named before stay, so that it can go back.
+    """
+
+    keep_last: int = 0
+    keep_within_s: float = 0.0
+    keep_rollbacks: int = 1

@@ -5,7 +5,9 @@
 
 What stood there when the tree was made stands there until it ends. A version's manifest is verified
 before its files show; their bytes are proven chunk by chunk as they are read, against the ids in
-the sealed recipe, and not against the digest of the whole file, which would need all of it.
+the sealed recipe, and not against the digest of the whole file, which would need all of it. Names,
+sizes and times show whatever the policies say; whether a file may be read is asked when it is
+opened, and again for every chunk of it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from modelkeep.core.artifact import Manifest
 from modelkeep.core.errors import IntegrityError, MissingError
 from modelkeep.core.names import key_id_of
 from modelkeep.core.record import from_msgpack
@@ -60,8 +63,8 @@ class _Recent(Generic[K, V]):
 class _Version:
     """The files of one version by path, and what stands in each of its folders."""
 
+    manifest: Manifest
     key_id: str
-    admitted_ns: int
     files: Mapping[str, RecipeFile]
     links: Mapping[str, str]
     names: Mapping[str, Sequence[str]]
@@ -74,11 +77,18 @@ class KeepTree:
         new_reader: makes a reader over the keep's stores.
         head: that counted then.
         aliases: that were set then.
+        demand: refuses a version whose policy does not permit that its plaintext is shown, now.
     """
 
     def __init__(
-        self, new_reader: Callable[[], Reader], head: Head, aliases: Sequence[Alias]
+        self,
+        new_reader: Callable[[], Reader],
+        head: Head,
+        aliases: Sequence[Alias],
+        *,
+        demand: Callable[[Manifest], None],
     ) -> None:
+        self.demand = demand
         self._new_reader = new_reader
         self._reader = new_reader()
         self._head = head
@@ -134,7 +144,8 @@ class KeepTree:
         if len(below) > 2:
             found, rest = self._within(kept, below, path)
             if rest in found.files:
-                return TreeFile(self, pieces_of(found.files[rest], found.key_id))
+                self.demand(found.manifest)
+                return TreeFile(self, found.manifest, pieces_of(found.files[rest], found.key_id))
         raise _missing(path)
 
     def read_into(self, target: memoryview, pieces: Pieces, number: int) -> None:
@@ -164,11 +175,11 @@ class KeepTree:
         """What stands in a version's folder."""
         found, rest = self._within(kept, below, path)
         if rest in found.files:
-            return _file(found.files[rest], found.admitted_ns)
+            return _file(found.files[rest], found.manifest.admitted_ns)
         if rest in found.links:
-            return _link(found.links[rest], found.admitted_ns)
+            return _link(found.links[rest], found.manifest.admitted_ns)
         if rest in found.names:
-            return _folder(found.admitted_ns)
+            return _folder(found.manifest.admitted_ns)
         raise _missing(path)
 
     def _aliases_of(self, name: str) -> dict[str, int]:
@@ -206,8 +217,9 @@ class KeepTree:
 class TreeFile:
     """A PiecedFile: one file of a version."""
 
-    def __init__(self, tree: KeepTree, pieces: Pieces) -> None:
+    def __init__(self, tree: KeepTree, manifest: Manifest, pieces: Pieces) -> None:
         self._tree = tree
+        self._manifest = manifest
         self._pieces = pieces
         self.size_bytes = pieces.file.size_bytes
 
@@ -221,6 +233,7 @@ class TreeFile:
 
     def read(self, piece: Piece) -> bytearray:
         """The bytes of a chunk, proven."""
+        self._tree.demand(self._manifest)
         found = bytearray(piece.length)
         self._tree.read_into(memoryview(found), self._pieces, piece.number)
         return found
@@ -250,8 +263,8 @@ def _version_of(reader: Reader, entry: ArtifactEntry) -> _Version:
         for depth, name in enumerate(above):
             names.setdefault("/".join(above[:depth]), {})[name] = None
     return _Version(
+        manifest=manifest,
         key_id=key_id_of(entry.recipe),
-        admitted_ns=manifest.admitted_ns,
         files=files,
         links=links,
         names={path: tuple(each) for path, each in names.items()},

@@ -26,7 +26,8 @@ from modelkeep.core.instant import NS_PER_MS, rfc3339
 from modelkeep.core.record import as_plain, to_json
 from modelkeep.core.verdict import Severity
 from modelkeep.ledger.find import fact_text
-from modelkeep.ledger.kinds import Act, Kind, kind_named
+from modelkeep.ledger.kind import Act, Kind
+from modelkeep.ledger.kinds import kind_named
 
 OCSF_VERSION = "1.3.0"
 VENDOR = PRODUCT = "modelkeep"

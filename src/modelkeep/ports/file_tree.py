@@ -59,6 +59,7 @@ class PiecedFile(Protocol):
         """The bytes of a piece, proven.
 
         Raises:
+            RefusedError: `policy.*`, when it may not be read, or not any more.
             IntegrityError: when no store has a good copy.
             UnavailableError: when no store answers.
         """
@@ -81,5 +82,9 @@ class FileTree(Protocol):
         ...
 
     def opened(self, path: str) -> PiecedFile:
-        """A file, to be read."""
+        """A file, to be read.
+
+        Raises:
+            RefusedError: `policy.*`.
+        """
         ...

@@ -11,8 +11,10 @@ from pathlib import Path
 from modelkeep.adapters.appearing import appearing
 from modelkeep.core.artifact import parsed_reference
 from modelkeep.core.errors import UsageError
+from modelkeep.core.policy import Use
 from modelkeep.flows.admit import Candidate
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record_damages
+from modelkeep.flows.permission import demand_use
 from modelkeep.flows.registry import HeldVersion, held_version, reference_to, resolved
 from modelkeep.flows.restore import (
     NPY,
@@ -88,15 +90,17 @@ class Warm:
                 record_damages(keep, damages)
 
     def tensor(self, keep: OpenKeep, reference: str, path: str, name: str) -> memoryview:
-        """One tensor, proven."""
+        """One tensor, proven, if the policy permits to load it."""
         with self.reading(keep, reference) as (reader, found):
+            demand_use(keep, found.proof.manifest, Use.LOAD)
             return tensor_into(reader, found, room, path=path, name=name)
 
     def read(
         self, keep: OpenKeep, reference: str, path: str, *, start: int, length: int
     ) -> memoryview:
-        """Some bytes of a file, each chunk proven."""
+        """Some bytes of a file, each chunk proven, if the policy permits to load it."""
         with self.reading(keep, reference) as (reader, found):
+            demand_use(keep, found.proof.manifest, Use.LOAD)
             file = file_in(found, path)
             if start < 0 or length < 0 or start + length > file.size_bytes:
                 raise UsageError(

@@ -41,6 +41,7 @@ from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.signatures import Signer
 from modelkeep.crypto.stream import Read, exactly
 from modelkeep.flows.files import Plaintext, Progress, Write, open_sealed, seal, sign, verify
+from modelkeep.seal.portable import FIRST_LINE as PORTABLE_LINE
 
 # What a caller may give: the text of a key, a file of keys, keys that were read, or several such.
 Public = str | Path | PublicKeys
@@ -130,7 +131,7 @@ def decrypt(
     """
     parts: list[bytes] = []
     target = _Target(write=parts.append, is_stream=False)
-    keys, signers = _private(identity), _demanded(signed_by)
+    keys, signers = _private(identity), demanded(signed_by)
     _open(io.BytesIO(data).read, target, keys=keys, passphrase=passphrase, signers=signers)
     return b"".join(parts)
 
@@ -200,7 +201,7 @@ def decrypt_file(
         UnavailableError: `file.write`.
     """
     keys = _private(identity)
-    signers = _demanded(signed_by)
+    signers = demanded(signed_by)
     with _reading(source, progress) as (read, _), _writing(target, force=force) as into:
         return _open(read, into, keys=keys, passphrase=passphrase, signers=signers)
 
@@ -306,9 +307,13 @@ def _open(
             raise UsageError("files.age", "a file in the age format carries no signature")
         size_bytes = decrypt_age(whole, into.write, identities=keys.age)
         return Opened(form="age", size_bytes=size_bytes, signer="")
-    openers: list[Key] = [*keys.identities, *keys.rsa]
-    if passphrase is not None:
-        openers.append(Passphrase(_secret(passphrase)))
+    if head.startswith(PORTABLE_LINE):
+        raise UsageError(
+            "files.portable",
+            "this is an exported model, which is opened from a file",
+            hint="`modelkeep decrypt FILE --output PATH`, or `modelkeep.sdk.portable`",
+        )
+    openers = _openers(keys, passphrase)
     found: Plaintext = open_sealed(whole, into.write, keys=openers, signers=signers)
     signer = verifier_text(found.signer) if found.signer else ""
     return Opened(form="modelkeep", size_bytes=found.size_bytes, signer=signer)
@@ -391,7 +396,30 @@ def keys_of(given: Public | Iterable[Public]) -> PublicKeys:
     return found
 
 
-def _demanded(given: Public | Iterable[Public] | None) -> tuple[bytes, ...] | None:
+def openers_of(identity: Private | Iterable[Private], passphrase: str | Secret | None) -> list[Key]:
+    """What opens a sealed file: the keys in identity files, and a passphrase.
+
+    Raises:
+        MissingError: `file.missing`.
+        RefusedError: `file.readable`.
+        UsageError: `files.passphrase`, `key.*`.
+    """
+    return _openers(_private(identity), passphrase)
+
+
+def _openers(keys: PrivateKeys, passphrase: str | Secret | None) -> list[Key]:
+    openers: list[Key] = [*keys.identities, *keys.rsa]
+    if passphrase is not None:
+        openers.append(Passphrase(_secret(passphrase)))
+    return openers
+
+
+def demanded(given: Public | Iterable[Public] | None) -> tuple[bytes, ...] | None:
+    """Whose signature is demanded: None for nobody's.
+
+    Raises:
+        UsageError: `files.verifier`, `key.*`.
+    """
     return None if given is None else _verifiers(given)
 
 

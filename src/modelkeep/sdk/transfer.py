@@ -7,19 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from modelkeep.adapters.appearing import appearing
+from modelkeep.adapters.disk import RealDisk
+from modelkeep.adapters.file_streams import file_source
 from modelkeep.core.artifact import parsed_reference
 from modelkeep.core.errors import UsageError
 from modelkeep.crypto.kdf import Argon2Settings
-from modelkeep.crypto.key_files import IDENTITY_FILE_BYTES_MAX, private_keys
 from modelkeep.crypto.keytext import verifier_text
-from modelkeep.crypto.locks import Key, Lock, Passphrase
+from modelkeep.crypto.locks import Lock, Passphrase
 from modelkeep.crypto.secret import Secret
+from modelkeep.crypto.stream import Read
 from modelkeep.flows.admit import Admitted, Candidate, admitted
 from modelkeep.flows.copy import CopyReport, copied
-from modelkeep.flows.export import Exported, exported, received
+from modelkeep.flows.export import Exported, exported
 from modelkeep.flows.keep import record
+from modelkeep.flows.portable_stream import Received, received
 from modelkeep.sdk.keep import Keep
-from modelkeep.sdk.sealing import Public, keys_of
+from modelkeep.sdk.sealing import Data, Public, keys_of, openers_of
 from modelkeep.vault.streams import Plain
 
 Progress = Callable[[int], None]
@@ -82,21 +86,27 @@ class Transfer:
             passphrase: opens the file too.
 
         Raises:
-            UsageError: `export.recipient`, `export.age`, `file.exists`, `key.*`.
+            UsageError: `export.recipient`, `export.age`, `restore.exists`, `key.*`.
             MissingError: `model.unknown`.
+            RefusedError: `policy.*`, `portable.paths`, `portable.large`.
             IntegrityError: `model.damaged`.
         """
-        from modelkeep.adapters.file_streams import file_target  # noqa: PLC0415
-
         locks = _locks(to, passphrase, argon2)
-        reference = parsed_reference(model)
-        disk = self._keep.folder.world.disk
-        with file_target(disk, Path(file), force=force) as write:
-            return exported(self._keep.opened, reference, write, locks=locks, progress=progress)
+        with appearing(RealDisk(), Path(file), is_folder=False, force=force) as target:
+            target.begin(".", 0)
+            done = exported(
+                self._keep.opened,
+                parsed_reference(model),
+                lambda start, raw: target.write(".", start, memoryview(raw)),
+                locks=locks,
+                progress=progress,
+            )
+            target.end(".", mode=0o600, mtime_ns=-1)
+        return done
 
     def take_in(
         self,
-        file: str | Path,
+        file: str | Data,
         *,
         name: str,
         identity: Sequence[Path] = (),
@@ -108,7 +118,11 @@ class Transfer:
     ) -> Admitted:
         """Admit a model from a file that another keep exported: proven, then scanned as any other.
 
+        Its policy, card and canary come along, signed by this keep from now on; the ids of its
+        watermarks do not, for they are registered where it comes from.
+
         Args:
+            file: a path or a stream.
             name: that it gets here.
             identity: identity files.
             signed_by: verifiers (`mkv1…`) of keeps that are trusted, besides this one.
@@ -117,13 +131,11 @@ class Transfer:
             RefusedError: `sealed.key`, `sealed.signer`, `seal.signer`, `verdict.*`.
             IntegrityError: `sealed.*`, `portable.*`, `seal.digest`.
         """
-        from modelkeep.adapters.file_streams import file_source  # noqa: PLC0415
-
         opened = self._keep.opened
         trusted = (opened.public, *keys_of(signed_by).verifiers)
-        keys = _keys(identity, passphrase)
+        keys = openers_of(identity, passphrase)
         with ExitStack() as stack:
-            read = stack.enter_context(file_source(Path(file)))
+            read = stack.enter_context(_reading(file))
 
             def counted(size_bytes: int) -> bytes:
                 got = read(size_bytes)
@@ -135,17 +147,11 @@ class Transfer:
                 keys=keys,
                 trusted=trusted,
                 allocate=lambda size_bytes: stack.enter_context(_memory(size_bytes)),
+                workers=opened.workers,
             )
-            manifest = arrived.proof.manifest
             done = admitted(
                 self._keep,
-                Candidate(
-                    name=name,
-                    files=tuple(_plain(path, raw) for path, raw in arrived.files),
-                    domain=domain,
-                    canary=manifest.canary,
-                    note=note or manifest.note,
-                ),
+                _candidate(arrived, name=name, domain=domain, note=note),
                 vault=self._keep.config.vault,
                 scan=self._keep.config.scan,
             )
@@ -160,6 +166,32 @@ class Transfer:
             },
         )
         return done
+
+
+def _candidate(arrived: Received, *, name: str, domain: str, note: str) -> Candidate:
+    """What came in, as it asks to be admitted."""
+    manifest = arrived.proof.manifest
+    return Candidate(
+        name=name,
+        files=tuple(_plain(path, raw) for path, raw in arrived.files),
+        domain=domain,
+        canary=manifest.canary,
+        note=note or manifest.note,
+        policy=manifest.policy,
+        card=manifest.card,
+        modes=arrived.modes,
+        folders=arrived.folders,
+        links=arrived.links,
+    )
+
+
+@contextmanager
+def _reading(file: str | Data) -> Iterator[Read]:
+    if not isinstance(file, str | Path):
+        yield file.read
+        return
+    with file_source(Path(file)) as read:
+        yield read
 
 
 @contextmanager
@@ -210,16 +242,3 @@ def _locks(
             hint="name a recipient (mkr1…, a public file) or a passphrase",
         )
     return locks
-
-
-def _keys(identities: Sequence[Path], passphrase: Secret | None) -> list[Key]:
-    """What may open it."""
-    from modelkeep.adapters.file_streams import private_bytes  # noqa: PLC0415
-
-    keys: list[Key] = []
-    for each in identities:
-        found = private_keys(private_bytes(each, size_max=IDENTITY_FILE_BYTES_MAX))
-        keys += [*found.identities, *found.rsa]
-    if passphrase is not None:
-        keys.append(Passphrase(passphrase))
-    return keys

@@ -9,7 +9,7 @@ from __future__ import annotations
 from modelkeep.core.artifact import Manifest
 from modelkeep.core.errors import RefusedError
 from modelkeep.core.instant import rfc3339
-from modelkeep.core.policy import Use
+from modelkeep.core.policy import Policy, Use
 
 
 def demand_permitted(
@@ -35,9 +35,7 @@ def demand_permitted(
             "policy.loader", f"the policy of {what} lets {', '.join(policy.loaders)} load it only"
         )
     if policy.not_after_ns and now_ns >= policy.not_after_ns:  # 3
-        raise RefusedError(
-            "policy.expired", f"the policy of {what} ended at {rfc3339(policy.not_after_ns)[:19]}Z"
-        )
+        raise expired(what, policy)
     if policy.hosts and host not in policy.hosts:  # 4
         raise RefusedError(
             "policy.host",
@@ -46,3 +44,10 @@ def demand_permitted(
             else f"the policy of {what} binds it to hosts, and this one proved nothing",
             hint="`modelkeep attest` shows what this host can prove",
         )
+
+
+def expired(what: str, policy: Policy) -> RefusedError:
+    """The refusal of a model whose time is over."""
+    return RefusedError(
+        "policy.expired", f"the policy of {what} ended at {rfc3339(policy.not_after_ns)[:19]}Z"
+    )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
 from modelkeep.crypto.aead import TAG_BYTES, Cipher
 from modelkeep.kernels.encoding import Encoding
-from modelkeep.ports.range_store import read_into
+from modelkeep.ports.range_store import read_ahead, read_into
 from modelkeep.vault.index import Pack
 from modelkeep.vault.load import Reader
 from modelkeep.vault.pack import Segment, bound_to, pack_cipher
@@ -123,6 +123,7 @@ class _Places:
                 return None
             domain = self.reader.domains.of(pack.name)
             if pack.name not in self.ciphers:  # a key for each pack, not derived for each segment
+                read_ahead(self.reader.stores[0], pack.name)
                 self.ciphers[pack.name] = pack_cipher(domain, pack.salt)
             return _Place(pack, segment, self.ciphers[pack.name], bound_to(domain.name, segment))
         except KeepError:

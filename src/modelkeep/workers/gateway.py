@@ -114,7 +114,9 @@ class Gateway:
         defaults = {}
         for model in self._plan.models:
             check = SchemaCheck(model.schema)
-            served = Served(model.name, model.version, check, domain=model.domain)
+            served = Served(
+                model.name, model.version, check, domain=model.domain, policy=model.policy
+            )
             models.setdefault(model.name, {})[model.version] = served
             if model.is_default:
                 defaults[model.name] = model.version

@@ -14,7 +14,7 @@ from modelkeep.core.record import replaced
 from modelkeep.crypto.certificates import server_certificate
 from modelkeep.flows.keep import OpenKeep
 from modelkeep.flows.publish import Published
-from modelkeep.wiring import KeepFolder
+from modelkeep.wiring import KeepFolder, Warn
 from modelkeep.workers.plan import (
     GatewayPlan,
     RecorderPlan,
@@ -35,6 +35,7 @@ class Layout:
         lifeline_fd: reading end of the pipe whose other end dies with the supervisor.
         sign_fd: the recorder's end of the socket on which the keyholder signs.
         sockets: every listening socket; the supervisor holds them for as long as it runs.
+        warn: told where a policy permits fewer replicas than are configured.
     """
 
     folder: KeepFolder
@@ -44,6 +45,7 @@ class Layout:
     lifeline_fd: int
     sign_fd: int
     sockets: list[socket.socket] = field(default_factory=list)
+    warn: Warn = lambda _: None
 
     def replicas(
         self, models: list[tuple[Published, MemoryFile]]
@@ -55,7 +57,7 @@ class Layout:
         for model, memory in models:
             model_fd = memory.sealed()
             names = []
-            for number in range(serve.replicas):
+            for number in range(self._replica_count(model)):
                 names.append(f"{len(children)}.sock")
                 plan = ReplicaPlan(
                     model=model.name,
@@ -79,9 +81,21 @@ class Layout:
                     domain=model.domain,
                     sockets=tuple(names),
                     is_default=model.is_default,
+                    policy=model.policy,
                 )
             )
         return children, tuple(served)
+
+    def _replica_count(self, model: Published) -> int:
+        """As many as are configured, or as few as the model's policy permits."""
+        wanted, most = self.config.serve.replicas, model.policy.replicas_max
+        if not most or wanted <= most:
+            return wanted
+        self.warn(
+            f"{model.name}:{model.version} gets {most} of {wanted} replicas: its policy permits no "
+            "more"
+        )
+        return most
 
     def recorder(self) -> Child:
         """The ledger's sequencer."""

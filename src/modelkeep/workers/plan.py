@@ -12,6 +12,7 @@ import os
 
 from modelkeep.adapters.store_settings import StoreSettings
 from modelkeep.core.artifact import Schema
+from modelkeep.core.policy import ANYTHING, Policy
 from modelkeep.core.record import Record, from_json
 from modelkeep.core.rows import DEFAULT_DOMAIN
 from modelkeep.flows.settings import StateSettings
@@ -48,6 +49,7 @@ class ServedModel(Record, frozen=True):
         sockets: names of the replicas' sockets in the run folder.
         is_default: whether a call that names no version means this one.
         domain: whose keys protect it; calls are refused once they are revoked.
+        policy: until when calls are answered, and how much of an answer leaves.
     """
 
     name: str
@@ -56,6 +58,7 @@ class ServedModel(Record, frozen=True):
     sockets: tuple[str, ...]
     is_default: bool
     domain: str = DEFAULT_DOMAIN
+    policy: Policy = ANYTHING
 
 
 class GatewayPlan(Record, frozen=True):

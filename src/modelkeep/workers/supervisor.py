@@ -161,6 +161,7 @@ def _serve(folder: KeepFolder, means: Means, stop: Stop, *, as_json: bool) -> No
                 folder.service_file.unlink(missing_ok=True)
                 for group in _stop_groups(service):
                     stopped(group, grace_s=GRACE_S)
+                service.shredder.wipe()
                 service.keyholder.close()
                 service.shredder.close()
                 for each in service.sockets:
@@ -201,7 +202,7 @@ def _laid_out(
 ) -> Service:
     with open_keep(folder, means, actor="supervisor", keyholder=keyholder) as (keep, config):
         models = []
-        references = chosen(keep, config.serve.models)
+        references = chosen(keep, config.serve.models, warn=_warn)
         default = defaults(keep, references)
         for reference in references:
             memory = MemoryFile(f"model-{reference.name}")
@@ -221,12 +222,15 @@ def _laid_out(
         url = _url(config.serve.host, listener.getsockname()[1])
         record(keep, "service.started", {"models": names, "url": url})
         reading, writing = os.pipe2(os.O_CLOEXEC)
-        layout = Layout(folder, keep, config, listener, lifeline_fd=reading, sign_fd=sign_fd)
+        layout = Layout(
+            folder, keep, config, listener, lifeline_fd=reading, sign_fd=sign_fd, warn=_warn
+        )
         replicas, served = layout.replicas(models)
         origin = keep.origin
         shredder = Shredder(
             replicas,
             {(each.name, each.version): each.domain for each, _ in models},
+            {(each.name, each.version): memory for each, memory in models},
             lambda: open_state_readonly(folder.state_path, config.state, origin=origin),
         )
         return Service(

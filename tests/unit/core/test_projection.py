@@ -13,8 +13,10 @@ from modelkeep.core.rows import (
     Alias,
     Applied,
     Approval,
+    Deprecation,
     Domain,
     DomainStatus,
+    Hold,
     KeyringMark,
     RegisteredPrincipal,
     Token,
@@ -30,7 +32,7 @@ FACT = st.one_of(TEXT, st.integers(), st.booleans(), st.none(), st.lists(TEXT).m
 _FACTS = (
     "token_id secret_sha256 principal tenant scopes expires_ns model alias version domain roles "
     "role number approval_id verb subject digest requested_by needed by head snapshot "
-    "client_id client public size_bytes_max submission"
+    "client_id client public size_bytes_max submission versions aliases until_ns replaced_by note"
 )
 NAMES = st.sampled_from(_FACTS.split())
 HOSTILE = st.builds(
@@ -195,3 +197,35 @@ def test_two_aliases_never_share_a_row():
     entries = [entry("alias.set", model=m, alias=a, version=1) for m, a in names]
     found = after(*entries).all(Alias)
     assert [(row.model, row.alias) for row in found] == sorted(names)
+
+
+def moved(kind, version, *, alias="prod"):
+    return entry(kind, model="m", alias=alias, version=version)
+
+
+def test_an_alias_remembers_the_way_that_it_came_and_goes_back_along_it():
+    moves = [moved("alias.set", 1), moved("model.promoted", 2), moved("alias.set", 2)]
+    (row,) = after(*moves, moved("model.promoted", 3)).all(Alias)
+    assert (row.version, row.previous) == (3, (2, 1))
+    back = [*moves, moved("model.promoted", 3), moved("model.rolled_back", 2)]
+    (row,) = after(*back).all(Alias)
+    assert (row.version, row.previous) == (2, (1,))
+    (row,) = after(*back, moved("model.rolled_back", 1)).all(Alias)
+    assert (row.version, row.previous) == (1, ())
+
+
+def test_what_was_said_of_a_version_goes_with_it():
+    said = {"model": "m", "until_ns": 0, "replaced_by": "", "note": ""}
+    entries = [
+        *(moved("alias.set", version, alias=alias) for version, alias in ((1, "a"), (2, "b"))),
+        *(entry("model.deprecated", version=version, **said) for version in (1, 2)),
+        *(entry("model.held", model="m", version=version, note="") for version in (1, 2)),
+        entry("model.removed", model="m", versions=("1",), aliases=("m:a",)),
+    ]
+    state = after(*entries)
+    for kind in (Alias, Deprecation, Hold):
+        assert [row.version for row in state.all(kind)] == [2]
+    state.apply(7, [entry("model.undeprecated", model="m", version=2)])
+    assert (len(state.all(Deprecation)), len(state.all(Hold))) == (0, 1)
+    state.apply(8, [entry("model.unheld", model="m", version=2)])
+    assert not state.all(Hold)

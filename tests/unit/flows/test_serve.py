@@ -4,12 +4,14 @@ import asyncio
 import itertools
 import json
 import os
+import struct
 
 import pytest
 
 from modelkeep.core.artifact import Port, Schema
 from modelkeep.core.call_record import CallRecord, RefusalSummary, decoded_record
 from modelkeep.core.errors import MissingError, RefusedError, UnavailableError, UsageError
+from modelkeep.core.policy import Output, Policy
 from modelkeep.core.rows import Domain, DomainStatus
 from modelkeep.flows.serve import SUMMARIES_PER_S_MAX, Served, Serving
 from modelkeep.gate.authn import Keyring, new_token
@@ -25,6 +27,7 @@ SCHEMA = Schema(
     inputs=(Port(name="x", dtype="INT8", shape=(-1,)),),
     outputs=(Port(name="y", dtype="INT8", shape=(-1,)),),
 )
+FLOATS = Schema(inputs=SCHEMA.inputs, outputs=(Port(name="y", dtype="FP64", shape=(2,)),))
 BODY = json.dumps(
     {"inputs": [{"name": "x", "shape": [2], "datatype": "INT8", "data": [1, 2]}]}
 ).encode()
@@ -203,3 +206,40 @@ def test_a_model_of_another_tenant_looks_like_one_that_is_not_there():
             serving.permitted(serving.known(b"Bearer " + text.reveal()), name, None)
         words.add(str(missing.value).replace(f": {name}", ""))
     assert len(words) == 1
+
+
+def under(policy):
+    world, serving, _, call = made()
+    served = Served("m", 1, SchemaCheck(FLOATS), policy=policy)
+    serving._models = {"m": {1: served}}
+    world.answer = AnswerFrame(1, ((2,),), (memoryview(struct.pack("<2d", 1.2345, 6.789)),))
+    return world, serving, served, call
+
+
+def test_a_model_answers_until_its_time_is_over_and_not_from_then_on():
+    policy = Policy(not_after_ns=10**18 + 5)
+    world, serving, served, call = under(policy)
+    assert serving.permitted(call, "m", None) is served
+    world.now = policy.not_after_ns - 1
+    call.arrived_ns = world.now
+    assert serving.permitted(call, "m", 1) is served
+    call.arrived_ns = policy.not_after_ns
+    with pytest.raises(RefusedError) as refused:
+        serving.permitted(call, "m", 1)
+    assert (refused.value.code, refused.value.http_status) == ("policy.expired", 403)
+
+
+@pytest.mark.parametrize(
+    ("policy", "left"),
+    [
+        (Policy(), [1.2345, 6.789]),
+        (Policy(output=Output.ROUNDED, decimals=1), [1.2, 6.8]),
+        (Policy(output=Output.LABELS), [0.0, 1.0]),
+    ],
+)
+def test_what_is_recorded_and_sent_is_what_the_policy_left(policy, left):
+    world, serving, served, call = under(policy)
+    reply = asyncio.run(serving.answer(call, served, BODY, None, rendered))
+    assert json.loads(reply.rendered.body)["outputs"][0]["data"] == left
+    record = decoded_record(world.frames[reply.position])
+    assert record.output_commitment == keyed_id(KEY, record.nonce + reply.rendered.body)

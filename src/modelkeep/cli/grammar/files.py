@@ -49,6 +49,15 @@ def _decrypt(parser: argparse.ArgumentParser) -> None:
         metavar="VERIFIER",
         help="demand a signature of this verifier: mkv1… or a public file; may be repeated",
     )
+    parser.add_argument(
+        "--path", default="", help="of an exported model: this file or folder of it only"
+    )
+    parser.add_argument(
+        "--tensor",
+        default="",
+        metavar="NAME",
+        help="of an exported model: this tensor only; into .npy, .safetensors, or its bytes",
+    )
 
 
 def _sign(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +106,7 @@ VERBS: tuple[Verb, ...] = (
             "modelkeep decrypt weights.bin.sealed --identity me.key",
             "modelkeep decrypt weights.bin.sealed --identity me.key --from alice.pub",
             "modelkeep decrypt --identity me.key < shop.sealed | psql shop",
+            "modelkeep decrypt fraud-3.model --identity me.key --from theirs.pub --output fraud",
         ),
         _decrypt,
         needs_keep=False,

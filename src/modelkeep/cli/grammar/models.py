@@ -1,4 +1,4 @@
-"""Verbs about models: scan, admit, list, name, restore."""
+"""Verbs about models: scan, admit, list, restore."""
 
 from __future__ import annotations
 
@@ -53,11 +53,6 @@ def _reference(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="NAME, NAME:VERSION or NAME:ALIAS")
 
 
-def _alias(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("alias", metavar="NAME:ALIAS", help="such as fraud:prod")
-    parser.add_argument("version", help="the version, or another alias")
-
-
 def _restore(parser: argparse.ArgumentParser) -> None:
     _reference(parser)
     parser.add_argument(
@@ -107,13 +102,6 @@ VERBS: tuple[Verb, ...] = (
         "models:models",
         ("modelkeep models", "modelkeep models --json"),
         nothing,
-    ),
-    Verb(
-        "alias",
-        "Point an alias at a version; calls that name no version go to the alias `prod`.",
-        "models:alias",
-        ("modelkeep alias fraud:prod 2",),
-        _alias,
     ),
     Verb(
         "restore",

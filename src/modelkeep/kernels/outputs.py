@@ -1,0 +1,53 @@
+"""Less of an answer: outputs rounded, or reduced to which element of a row is the largest.
+
+Only floating-point tensors change; integers and booleans pass. Name, type and shape stay, so what
+was of a schema still is. What is taken away is gone: equal results come of inputs that differed
+only in it, the sign of a zero included.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modelkeep.kernels.wire import FLOAT_DTYPES, Tensor, array_of, tensor_of
+
+# From here on every number of 64 bits is whole: there is nothing behind the point to take away.
+_WHOLE = 2.0**53
+
+
+def rounded(tensor: Tensor, decimals: int) -> Tensor:
+    """Round to so many digits behind the point; NaN and infinities stay what they are.
+
+    It is computed in 64 bits and rounded once more to the tensor's own type: in 16 bits already
+    `1000 * 100` would be an infinity.
+    """
+    if tensor.dtype not in FLOAT_DTYPES:
+        return tensor
+    values = array_of(tensor).astype(np.float64)
+    scale = 10.0**decimals
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values * scale
+        near = np.rint(scaled) / scale + 0.0  # -0.0 + 0.0 is 0.0
+        kept = np.where(np.abs(scaled) < _WHOLE, near, values)
+    return tensor_of(tensor.name, tensor.dtype, kept)
+
+
+def labelled(tensor: Tensor, *, is_row_each: bool = False) -> Tensor:
+    """Put 1 where a row is largest (the first of equals) and 0 elsewhere; a row is the last axis.
+
+    A row with a NaN has no largest element and becomes NaN throughout: no label is made up.
+
+    Args:
+        is_row_each: every element is a row of its own, so each becomes 1.
+    """
+    if tensor.dtype not in FLOAT_DTYPES:
+        return tensor
+    values = array_of(tensor)
+    if values.size == 0:
+        return tensor
+    width = 1 if is_row_each or values.ndim == 0 else values.shape[-1]
+    rows = values.reshape(-1, width)
+    made = np.zeros_like(rows)
+    made[np.arange(len(rows)), np.argmax(rows, axis=-1)] = 1
+    made[np.isnan(rows).any(axis=-1)] = np.nan
+    return tensor_of(tensor.name, tensor.dtype, made.reshape(values.shape))
