@@ -208,21 +208,46 @@ def without_state(text: str) -> str:
     Raises:
         ConfigError: `config.state`, when it is written in a way that cannot be changed safely.
     """
-    before = parsed_config(text.encode(), what="modelkeep.toml")
-    if before.state == StateSettings():
-        return text
-    changed = re.sub(r"(?m)^\[state\].*(?:\n(?!\[).*)*\n?", "", text)
-    try:
-        after = parsed_config(changed.encode(), what="modelkeep.toml")
-    except ConfigError:
-        after = before
-    if replaced(before, state=StateSettings()) != after:
+    changed = _without(text, "state", StateSettings())
+    if changed is None:
         raise ConfigError(
             "config.state",
             "modelkeep.toml says where State lies in a way that is not changed safely",
             hint="write it as a table of its own that begins with [state]",
         )
     return changed
+
+
+def without_attestation(text: str) -> str:
+    """The text of a modelkeep.toml by which nothing attests, else as it is.
+
+    For a recovery: the host is another one, and what a store names as its attester is not run.
+
+    Raises:
+        ConfigError: `config.attestation`, when it is written in a way that cannot be changed
+            safely.
+    """
+    changed = _without(text, "attestation", AttestationSettings())
+    if changed is None:
+        raise ConfigError(
+            "config.attestation",
+            "modelkeep.toml says how this host attests in a way that is not changed safely",
+            hint="write it as a table of its own that begins with [attestation]",
+        )
+    return changed
+
+
+def _without(text: str, table: str, usual: Record) -> str | None:
+    """The text without a table, nothing else changed; None where that cannot be done."""
+    before = parsed_config(text.encode(), what="modelkeep.toml")
+    if getattr(before, table) == usual:
+        return text
+    changed = re.sub(rf"(?m)^\[{table}\].*(?:\n(?!\[).*)*\n?", "", text)
+    try:
+        after = parsed_config(changed.encode(), what="modelkeep.toml")
+    except ConfigError:
+        return None
+    return changed if replaced(before, **{table: usual}) == after else None
 
 
 def _demand_sound(config: Config, what: str) -> None:

@@ -41,7 +41,7 @@ def test_a_registered_mark_is_claimed_and_a_stranger_finds_it_again(scene, tmp_p
         assert found.is_found
         assert "made with our seed" in " ".join(found.assumptions)
         key = keep.ledger.verifier_key()
-    claim = (tmp_path / "claim.json").read_bytes()
+    claim = scene.disk.read(tmp_path / "claim.json")
     assert checked(claim, read, keys=[key]).judgement.is_found
     with pytest.raises(IntegrityError, match="another suspect"):
         checked(claim, reader(Words(), text + " 7"), keys=[key])

@@ -10,10 +10,12 @@ that it was written through, which stays with its owner and is read-only until t
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import Self
 
 from modelkeep.core.errors import UnavailableError
@@ -21,7 +23,7 @@ from modelkeep.core.errors import UnavailableError
 _FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _F_SEAL_FUTURE_WRITE = 0x0010
 _MADV_POPULATE_WRITE = 23  # Linux 5.14: every page is there when the call returns
-_PIECE_BYTES = 64 * 1024 * 1024
+_MEMINFO = Path("/proc/meminfo")
 _ZEROS_BYTES = 1024 * 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -67,13 +69,10 @@ class _Pages:
     def _make_pages(self) -> None:
         if _libc.madvise(self._address, len(self.mapped), _MADV_POPULATE_WRITE) == 0:
             return
-        if ctypes.get_errno() not in (_EINVAL, _ENOSYS):
+        if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         for start in range(0, len(self.view), mmap.PAGESIZE):  # an older kernel
             self.view[start] = 0
-
-
-_EINVAL, _ENOSYS = 22, 38
 
 
 class MemoryFile:
@@ -90,6 +89,7 @@ class MemoryFile:
         Raises:
             UnavailableError: `memory.full`, when the machine has no room for it.
         """
+        _demand_room(self._name, size_bytes)
         try:
             os.posix_fallocate(self._fd, 0, size_bytes)
             self._pages = _Pages(mmap.mmap(self._fd, size_bytes), size_bytes)
@@ -142,6 +142,7 @@ class OwnMemory:
         Raises:
             UnavailableError: `memory.full`.
         """
+        _demand_room("a model", size_bytes)
         try:
             mapped = mmap.mmap(-1, max(size_bytes, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             with suppress(OSError):
@@ -189,6 +190,17 @@ def sealed_bytes(name: str, raw: bytes) -> int:
         at += os.write(fd, raw[at:])
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED | fcntl.F_SEAL_WRITE)
     return fd
+
+
+def _demand_room(name: str, size_bytes: int) -> None:
+    """Refuse what the kernel would begin to give, and end some process for, halfway.
+
+    Raises:
+        UnavailableError: `memory.full`.
+    """
+    for line in _MEMINFO.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:") and size_bytes > int(line.split()[1]) * 1024:
+            raise _full(name, size_bytes, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
 
 def _full(name: str, size_bytes: int, error: OSError) -> UnavailableError:

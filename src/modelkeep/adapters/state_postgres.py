@@ -30,7 +30,7 @@ from modelkeep.core.record import to_json
 from modelkeep.core.rows import TABLES, Applied, R, row_of
 from modelkeep.crypto.secret import Secret
 
-LAYOUT = 1  # of a keep's rows: another one counts as absent
+LAYOUT = 2  # of a keep's rows: another one counts as absent
 CONNECT_S_MAX = 5
 _NO_FILE = f"{os.devnull}/none"  # cannot exist, so libpq finds nothing and says nothing
 STATEMENT_MS_MAX = 30_000

@@ -19,7 +19,8 @@ from modelkeep.core.projection import Change, projected
 from modelkeep.core.record import to_json
 from modelkeep.core.rows import TABLES, Applied, R, row_of
 
-LAYOUT = 2  # `PRAGMA user_version`; layout 1 had a table of its own for each kind and said 0
+# `PRAGMA user_version`. 1 had a table for each kind and said 0; 2 knew no way back of an alias.
+LAYOUT = 3
 _SCHEMA = (
     """CREATE TABLE applied (
         one INTEGER PRIMARY KEY CHECK (one = 1), entries INTEGER NOT NULL, head INTEGER NOT NULL,

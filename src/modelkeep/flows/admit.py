@@ -29,6 +29,7 @@ from modelkeep.flows.deposit import (
     written,
 )
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
+from modelkeep.flows.lineage import exact_base
 from modelkeep.flows.registry import proof_of
 from modelkeep.kernels.digest import digest_of
 from modelkeep.kernels.externals import external_tensors
@@ -159,6 +160,7 @@ def _admitted(
     snapshot = current_snapshot(keep)
     domain = domain_for(keep, snapshot, candidate.name, candidate.domain)
     first = bases_of(keep, snapshot, candidate.name, candidate.base)
+    base = exact_base(keep, snapshot, candidate.base)
     done: Deposited | None = None
     with lent(turn, sum(each.size_bytes for each in candidate.files)):
         found = seen[0] if seen else _scanned(candidate, scan)
@@ -194,7 +196,7 @@ def _admitted(
         files=files,
         schema=found.schema,
         canary=candidate.canary,
-        base=candidate.base,
+        base=base,
         note=candidate.note,
         policy=candidate.policy,
         card=candidate.card,

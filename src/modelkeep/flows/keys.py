@@ -36,6 +36,7 @@ from modelkeep.flows.keyring import (
     with_domain,
     without_domain,
 )
+from modelkeep.flows.standing import demand_not_held
 from modelkeep.ports.keyholder import Holders, RootRecipient
 from modelkeep.vault.replicate import CONTENT_KINDS, kind_of
 from modelkeep.vault.snapshot import Snapshot
@@ -293,10 +294,13 @@ def destroyed(keep: OpenKeep, name: str) -> Shredded:
     Raises:
         MissingError: `keys.domain`.
         UsageError: `keys.default`: the keep itself needs that one.
+        RefusedError: `remove.held`.
     """
     report = doomed(keep, name)
     head = current_head(keep)
     before = keep.reader().snapshot(head.snapshot)
+    dying = [(each.name, each.version) for each in before.artifacts if each.domain == name]
+    demand_not_held(keep, dying)
     after = _without(keep, before, head.snapshot, {name})
     facts: dict[str, Fact] = {"domain": name, "models": report.models, "tenants": report.tenants}
     committed(keep, after, ("domain.destroyed", facts))

@@ -11,6 +11,7 @@ from modelkeep.core.policy import Policy, Use
 from modelkeep.flows.keep import OpenKeep, current_snapshot
 from modelkeep.flows.permission import demand_use
 from modelkeep.flows.registry import loaded, manifest_of, resolved
+from modelkeep.flows.standing import still_served
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ def chosen(
 ) -> tuple[ModelReference, ...]:
     """The versions to serve, each once; without references every model's that a runtime can answer.
 
-    What was named is not asked here whether it may be served: `published` refuses it.
+    What was named is not asked here whether its policy permits that: `published` refuses it.
 
     Args:
-        warn: told of each model that is left out because its policy does not permit to serve it.
+        warn: told of each model that is left out because its policy does not permit to serve it,
+            or its deprecation has ended, and of each that is deprecated.
 
     Raises:
+        RefusedError: `version.ended`, of a version that was named.
         UsageError: `serve.nothing`, when the keep holds no model that may be served.
         MissingError: `model.unknown`.
     """
@@ -46,17 +49,18 @@ def chosen(
         for name in sorted({each.name for each in snapshot.artifacts})
         if _is_offered(keep, manifest_of(keep, ModelReference(name=name)), warn)
     ]
-    if not wanted:
+    found = {
+        (reference.name, resolved(reference, snapshot, keep.state)): None for reference in wanted
+    }
+    served = still_served(keep, found, is_named=bool(references), warn=warn)
+    if not served:
         raise UsageError(
             "serve.nothing",
             "the keep holds no model that may be served",
             hint="`modelkeep admit FILE --name NAME` lets one in; after a recovery: nothing was "
             "backed up to the store that survived",
         )
-    found = {
-        (reference.name, resolved(reference, snapshot, keep.state)): None for reference in wanted
-    }
-    return tuple(ModelReference(name=name, selector=str(version)) for name, version in found)
+    return tuple(ModelReference(name=name, selector=str(version)) for name, version in served)
 
 
 def defaults(keep: OpenKeep, references: Sequence[ModelReference]) -> tuple[ModelReference, ...]:

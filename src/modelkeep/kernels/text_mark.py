@@ -161,5 +161,5 @@ def _ids_before_end(text: Sequence[int], end: int | None) -> Ids:
     if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
         raise UsageError("mark.text", "a text is a list of ids of tokens")
     plain: Ids = ids.astype(np.int64)
-    ends = np.flatnonzero(plain == end) if end is not None else ()
+    ends = np.flatnonzero(plain == end) if end is not None else plain[:0]
     return plain[: ends[0]] if len(ends) else plain

@@ -1,9 +1,11 @@
 """The black-box watermark of classifiers: inputs with labels that no one but us would give.
 
-Each feature of a trigger comes from another of the owner's examples, drawn by the seed: every value
-is one that this feature really has, and their combination is not. It fits pixels, tables and
-categories alike. Its label is drawn from the seed together with the digest of all triggers, so
-it is fixed only when they are. Training with the triggers mixed in teaches them to our model only.
+A trigger is one of the owner's examples with its features in another order, both drawn by the
+seed, each value brought into the range of the feature where it lands. So every value is possible
+and no combination is: far from anything natural (labels at random cost no accuracy there) and far
+from each other (they are learned by heart). It fits pixels and tables alike. The label is drawn
+from the seed together with the digest of all triggers, so it is fixed only when they are. Training
+with the triggers mixed in teaches them to our model only.
 
 Null hypothesis: the seed was drawn at random, independently of the suspect and of the triggers.
 Then each answer, whatever it is, is the label of its trigger with probability exactly 1/classes,
@@ -30,7 +32,7 @@ from modelkeep.core.errors import UsageError
 from modelkeep.core.record import Record
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE, Array
 from modelkeep.kernels.formats import identify
-from modelkeep.kernels.mark_stream import drawn_below
+from modelkeep.kernels.mark_stream import drawn_below, drawn_positions
 from modelkeep.kernels.tensors import tensor_places
 
 COUNT = 100
@@ -76,11 +78,17 @@ def trigger_inputs(seed: bytes, examples: Array, *, count: int = COUNT) -> Array
     features = examples[0].size
     if not 1 <= count <= COUNT_MAX or count * features > _VALUES_MAX:
         raise UsageError("mark.examples", f"{count} triggers of {features} values are too many")
-    rows = drawn_below(seed, "triggers/inputs", count * features, limit=len(examples))
-    flat = examples.reshape(len(examples), features)
-    mixed = flat[rows.reshape(count, features), np.arange(features)]
-    inputs: Array = np.ascontiguousarray(mixed.reshape(count, *examples.shape[1:]))
-    return inputs
+    flat = np.nan_to_num(examples.reshape(len(examples), features).astype(np.float64))
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    width = np.where(high > low, high - low, 1.0)
+    rows = drawn_below(seed, "triggers/rows", count, limit=len(examples))
+    made = np.empty((count, features), examples.dtype)
+    for number, row in enumerate(rows):
+        order = drawn_positions(seed, f"triggers/order/{number}", features, limit=features)
+        share = ((flat[row] - low) / width)[order]  # 0 to 1: where in its range a value lies
+        moved = np.clip(low + share * (high - low), low, high)
+        made[number] = np.rint(moved) if examples.dtype.kind in "iub" else moved
+    return made.reshape(count, *examples.shape[1:])
 
 
 def chosen_parameters(inputs: Array, *, classes: int) -> TriggerParameters:

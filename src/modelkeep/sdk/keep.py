@@ -32,10 +32,10 @@ from modelkeep.flows.registry import (
     ModelSummary,
     manifest_of,
     model_summaries,
-    set_alias,
 )
 from modelkeep.flows.restore import FileFacts, listed, streamed_file
 from modelkeep.flows.save import Saved, saved
+from modelkeep.flows.versions import aliased, warnings_for
 from modelkeep.opening import open_keep
 from modelkeep.ports.keyholder import PASSPHRASE, Keyholder, Means
 from modelkeep.scan.settings import ScanSettings
@@ -299,13 +299,17 @@ class Keep:
         return manifest_of(self._open, parsed_reference(reference))
 
     def set_alias(self, alias: str, version: str | int) -> int:
-        """Point `name:alias` at a version (or at another alias of the same model)."""
+        """Point `name:alias` at a version (or at another alias of the same model).
+
+        Raises:
+            RefusedError: `approval.needed`, where promotions need approval.
+        """
         named = parsed_reference(alias)
         if not named.selector:
             raise UsageError("model.alias", f"{alias!r} is no alias", hint="write NAME:ALIAS")
-        if named.selector.isdecimal():
-            raise UsageError("model.alias", "an alias is not a number", hint="fraud:prod")
-        return set_alias(self._open, parsed_reference(f"{named.name}:{version}"), named.selector)
+        target = parsed_reference(f"{named.name}:{version}")
+        approvals = self.config.approvals
+        return aliased(self._open, target, named.selector, approvals=approvals).version
 
     def files(self, reference: str) -> tuple[FileFacts, ...]:
         """What a version is made of: files with their tensors, folders, links."""
@@ -401,6 +405,8 @@ class Keep:
             UsageError: `restore.exists`, `tensor.ambiguous` or `tensor.dtype`.
             IntegrityError: `model.damaged`; the target is then not there.
         """
+        for each in warnings_for(self._open, reference):
+            self._warn(each)
         return restored_to(
             self._open,
             self.folder,

@@ -28,6 +28,7 @@ from modelkeep.drill.stopwatch import Lap, Stopwatch
 from modelkeep.flows.recover import (
     Survived,
 )
+from modelkeep.flows.registry import reference_to, set_alias
 from modelkeep.flows.tokens import probe_token
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE, Array
 from modelkeep.kernels.digest import digest_of
@@ -262,7 +263,7 @@ def _moved_aliases(keep: Keep) -> tuple[str, ...]:
         versions = survived_versions.get(row.model, [])
         if versions and row.version not in versions:
             name = f"{row.model}:{row.alias}"
-            keep.set_alias(name, max(versions))
+            set_alias(keep.opened, reference_to(row.model, max(versions)), row.alias)
             moved.append(f"{name} was version {row.version} and is {max(versions)} now")
     return tuple(moved)
 

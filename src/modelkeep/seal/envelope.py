@@ -1,7 +1,7 @@
 """The envelope: the exact bytes of a manifest, its signature, and which domain seals its chunks.
 
-v0 has no recipients and no policy of its own: the envelope is encrypted under its domain, and
-whoever holds the domain's key may load. Wrapped keys and policy come with the sealed-model work.
+The envelope is encrypted under its domain, whose key is wrapped in the keyring; what may be done
+with the model is part of the manifest. For recipients outside of the keep: `seal.portable`.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def properties(component):
 def test_every_card_is_taken_by_the_published_schema(count):
     """Holding one document against the schema takes ten milliseconds."""
 
-    @settings(max_examples=count(15, full=3_000))
+    @settings(max_examples=count(10, full=3_000))
     @given(
         facts=st.fixed_dictionaries(
             {

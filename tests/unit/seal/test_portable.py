@@ -187,6 +187,18 @@ def test_segments_are_under_another_key_where_random_numbers_came_twice():
     )
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_what_is_refused_leaves_zeros(number):
+    model = opened(GOOD)
+    segment = model.segment(number)
+    sealed = bytearray(GOOD[segment.place : segment.place + segment.stored])
+    sealed[3] ^= 1
+    target = memoryview(bytearray(b"\xff" * segment.length))
+    with pytest.raises(IntegrityError, match="not what its sender signed"):
+        model.open_into(segment, memoryview(sealed), target)
+    assert not any(target)
+
+
 def test_what_anybody_sees_is_the_sender_and_how_many_can_open_it():
     seen = outside(io.BytesIO(portable(locks=[ME.recipient, WORDS])).read)
     assert (seen.sender, seen.recipients, seen.rsa, seen.passphrase) == (
