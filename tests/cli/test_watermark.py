@@ -22,7 +22,7 @@ def desk(tmp_path_factory):
         "watermark", "embed", model_of(made), "--mark", "w1", "--output", marked_of(made)
     )
     assert done["changed"] <= done["weights"] == 4736
-    assert 0.0 < done["relative_change"] < 0.2
+    assert 0.0 < done["relative_change"] < 0.25
     return made
 
 
@@ -78,7 +78,7 @@ def test_a_stranger_checks_a_claim_with_a_key(desk, marked, tmp_path):
     assert forged.error["code"] == "mark.suspect"
 
 
-def test_a_witness_dates_a_claim(desk, model, marked, tmp_path):
+def test_a_witness_dates_a_claim(desk, marked, tmp_path):
     """The witness's cosignature, not the log's own clock, is compared with the suspect's time."""
     other = Desk.made(tmp_path / "other", second=False)
     with Keep(other.keep, passphrase=PASSPHRASE) as keep:

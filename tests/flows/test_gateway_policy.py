@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from gateway_world import digits_model, started
+from onnxruntime import InferenceSession
 
 from modelkeep.core.policy import Output, Policy
 
@@ -47,9 +48,8 @@ def answers(world, *, binary):
     return found.as_numpy("label"), found.as_numpy("probabilities")
 
 
-def test_full_rounded_and_labelled_answers_of_one_model(model, tmp_path):
-    with gateway(tmp_path / "full", model, Policy()) as world:
-        labels, full = answers(world, binary=True)
+def test_rounded_and_labelled_answers_of_one_model(model, tmp_path):
+    labels, full = InferenceSession(model).run(["label", "probabilities"], {"x": ROWS})
     assert (full != np.round(full, 1)).any(), "otherwise this would show nothing"
     with gateway(tmp_path / "rounded", model, Policy(output=Output.ROUNDED, decimals=1)) as world:
         for binary in (True, False):
@@ -64,7 +64,7 @@ def test_full_rounded_and_labelled_answers_of_one_model(model, tmp_path):
 
 
 def test_from_its_end_on_a_model_is_refused_over_kept_connections_too(model, tmp_path):
-    ends_ns = time.time_ns() + 25 * 10**8
+    ends_ns = time.time_ns() + 15 * 10**8
     with gateway(tmp_path / "ends", model, Policy(not_after_ns=ends_ns)) as world:
         headers = {"Authorization": f"Bearer {world.key}"}
         connection = http.client.HTTPSConnection(

@@ -1,4 +1,4 @@
-"""Marks of models that were really trained: what they cost, what they outlast, how they are kept."""
+"""Marks of models that were really trained: what they cost and outlast, how they are kept."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from marked_models import arrays, in_8_bits, marked, npz, pruned, read, safetens
 from onnx_models import two_models
 from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
 
 from modelkeep.core.errors import MissingError, UsageError
 from modelkeep.flows.admit import admitted
@@ -33,7 +34,7 @@ OWN, TUNING, TEST = slice(0, 1000), slice(1000, 1300), slice(1300, None)
 
 
 def fitted(pixels, digits, *, seed=0, hidden=128, epochs=60):
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")  # it stops before it converged
         model = MLPClassifier((hidden,), max_iter=epochs, random_state=seed)
         return model.fit(pixels, digits)
@@ -42,7 +43,7 @@ def fitted(pixels, digits, *, seed=0, hidden=128, epochs=60):
 def tuned(model):
     """Trained further, on other data."""
     other = copy.deepcopy(model).set_params(warm_start=True, max_iter=10)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore")
         return other.fit(PIXELS[TUNING], DIGITS[TUNING])
 
@@ -157,9 +158,9 @@ def keep(tmp_path):
 
 def admit(keep, path, marks, *, canary=None):
     """What `admit --watermark` does."""
-    with candidate_of(path, keep.folder, print, name="m", canary=canary) as asked:
-        files = marked_files(keep.opened, marks, asked.files, has_canary=canary is not None)
-        asked = replace(asked, files=files, marks=tuple(marks))
+    with candidate_of(path, keep.folder, print, name="m", canary=canary) as found:
+        files = marked_files(keep.opened, marks, found.files, has_canary=canary is not None)
+        asked = replace(found, files=files, marks=tuple(marks))
         return admitted(keep, asked, vault=keep.config.vault, scan=keep.config.scan)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from onnx_models import two_models
-from scenes import Scene
+from scenes import PASSPHRASE, Scene
 
 from modelkeep.core.artifact import parsed_reference
 from modelkeep.core.errors import RefusedError, UnavailableError, UsageError
@@ -109,7 +109,7 @@ def opened(prepared, *, start_ns=END_NS - 10**10):
     scene, image = prepared
     scene.show(image)
     world = replace(scene.world(Fuse()), clock=SteppingClock(start_ns))
-    return Keep(scene.keep_path, passphrase="a passphrase for tests", world=world)
+    return Keep(scene.keep_path, passphrase=PASSPHRASE, world=world)
 
 
 @pytest.fixture

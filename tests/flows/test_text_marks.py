@@ -24,7 +24,7 @@ def keep(scene):
 
 def said_with(keep, mark: str, tokens: int = 300) -> str:
     """What a model says on a server that applies the mark."""
-    from modelkeep.flows.watermark import seed_of
+    from modelkeep.flows.watermark import seed_of  # noqa: PLC0415
 
     key = text_key(seed_of(keep.opened, mark).reveal(), TextParameters())
     return Words().decode(marked_text(np.random.default_rng(1), key, tokens))

@@ -1,4 +1,4 @@
-"""Models as arrays by name, in every format that a mark is laid into; and what thieves do to them."""
+"""Models as arrays by name, in formats that a mark is laid into; and what thieves do to them."""
 
 from __future__ import annotations
 

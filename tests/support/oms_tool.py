@@ -24,7 +24,7 @@ START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 def tool(name: str) -> Any:
-    """A module of the tool; loading it takes most of a second, so that tests do so when they run."""
+    """A module of the tool; loading it takes most of a second: tests do so when they run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(f"model_signing.{name}")

@@ -13,7 +13,8 @@ What the runtime (measured: 1.31) then copies, and why not less:
   the same ones in all replicas, if they are aligned to their elements. Where they are not, which is
   a matter of chance in an ONNX file, the runtime keeps its copy: kernels may use instructions that
   trap on a misaligned element.
-- A layout that its optimizers change (Conv) makes a second copy while it loads, for a moment.
+- Weights whose layout its optimizers change (Conv) are there up to three times while it loads, and
+  once afterwards.
 
 `benchmarks/_seal_runtime.py` measures this. The values point into the mapping, so it lives as long
 as the session does.
@@ -24,8 +25,8 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,6 @@ _LOG_FATAL_ONLY = 4
 # Where the runtime looks for external data that nobody gave it: no folder, so nothing is found. By
 # default it is the working folder of the process, also for a model that is given as bytes.
 _NO_FOLDER = "/dev/null"
-# mallopt(3): blocks from this size on are mapped by themselves and given back when they are freed;
-# how much may lie free at the end of the heap. The last two are where glibc's own rule ends up.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LOADING_BYTES, _SERVING_BYTES, _SERVING_FREE_BYTES = 256 * 1024, 32 << 20, 64 << 20
 
 
 class OnnxRuntime:
@@ -58,13 +55,13 @@ class OnnxRuntime:
         self._values = [_value(weight, weights) for weight in model.weights]
         options = _options(model.weights, self._values, threads=threads)
         try:
-            with _freed_at_once():
-                self._session = onnxruntime.InferenceSession(
-                    model.graph, options, providers=["CPUExecutionProvider"]
-                )
+            self._session = onnxruntime.InferenceSession(
+                model.graph, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
             raise IntegrityError("runtime.load", f"the model does not load: {error}") from error
         self._outputs = [port.name for port in schema.outputs]
+        _give_back()
 
     def answer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
@@ -121,22 +118,12 @@ def _value(weight: Weight, view: memoryview) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, weight.element_type)
 
 
-@contextmanager
-def _freed_at_once() -> Iterator[None]:
-    """Have what the load gives up go back to the machine, where glibc is the allocator.
+def _give_back() -> None:
+    """Have what the load gave up go back to the machine.
 
-    By its own rule glibc keeps freed blocks of up to 32 MiB for later: a model of many layers left
-    a whole copy of its weights behind (measured with Conv). Afterwards, the large blocks of a call
-    are kept for the next call again.
+    glibc keeps freed blocks of up to 32 MiB for later: a model of many layers left a whole copy of
+    its weights behind (measured with Conv). To map each block by itself instead (M_MMAP_THRESHOLD)
+    made a matrix product a tenth slower.
     """
-    _mallopt(_M_MMAP_THRESHOLD, _LOADING_BYTES)
-    try:
-        yield
-    finally:
-        _mallopt(_M_MMAP_THRESHOLD, _SERVING_BYTES)
-        _mallopt(_M_TRIM_THRESHOLD, _SERVING_FREE_BYTES)
-
-
-def _mallopt(option: int, value: int) -> None:
     with suppress(OSError, AttributeError):  # another allocator has no such thing
-        ctypes.CDLL(None).mallopt(option, value)
+        ctypes.CDLL(None).malloc_trim(0)

@@ -54,7 +54,7 @@ def test_a_mark_does_not_print_its_key():
 
 @pytest.mark.skipif(IS_THERE, reason="transformers is there")
 def test_without_the_library_it_is_said_what_to_install():
-    assert code_of(lambda: MARK.logits_processor()) == "extra.missing"
+    assert code_of(MARK.logits_processor) == "extra.missing"
     assert code_of(lambda: MARK.config().construct_processor(5_000, "cpu")) == "extra.missing"
 
 
@@ -63,8 +63,8 @@ def test_without_the_library_it_is_said_what_to_install():
 
 def answers(count: int, *, mark: TextMark | None, **settings) -> list[list[int]]:
     """What a small untrained model says."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import torch  # noqa: PLC0415
+    from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 32}
@@ -95,8 +95,8 @@ def test_what_generate_says_with_the_mark_is_found(settings):
 @pytest.mark.verify("text-watermark")
 def test_fewer_look_ups_change_no_probability():
     """The same scores as from transformers' own class, which looks at all tokens."""
-    import torch
-    from transformers import SynthIDTextWatermarkLogitsProcessor
+    import torch  # noqa: PLC0415
+    from transformers import SynthIDTextWatermarkLogitsProcessor  # noqa: PLC0415
 
     own = MARK.logits_processor()
     theirs = SynthIDTextWatermarkLogitsProcessor(
@@ -119,7 +119,7 @@ def test_fewer_look_ups_change_no_probability():
 @with_transformers
 @pytest.mark.verify("text-watermark")
 def test_cells_are_those_of_the_transformers_that_is_installed():
-    import torch
+    import torch  # noqa: PLC0415
 
     processor = MARK.logits_processor()
     text = marked_text(np.random.default_rng(3), KEY, 60)
@@ -130,7 +130,7 @@ def test_cells_are_those_of_the_transformers_that_is_installed():
 @with_transformers
 @pytest.mark.verify("text-watermark")
 def test_a_saved_generation_config_does_not_hold_the_key():
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig  # noqa: PLC0415
 
     saved = GenerationConfig(watermarking_config=MARK.config()).to_json_string()
     assert "the key of which is not written" in saved

@@ -16,8 +16,8 @@ SHAPES = hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 
 
 @st.composite
-def outputs(draw, dtypes=tuple(sorted(FLOAT_DTYPES))):
-    dtype = draw(st.sampled_from(dtypes))
+def outputs(draw):
+    dtype = draw(st.sampled_from(sorted(FLOAT_DTYPES)))
     array = draw(hnp.arrays(NUMPY_BY_DTYPE[dtype], SHAPES))
     return tensor_of("y", dtype, array)
 
@@ -42,11 +42,11 @@ def test_rounding_keeps_the_form_and_what_is_no_number(output, decimals):
 
 @given(outputs(), st.integers(0, 15))
 def test_nothing_moves_further_than_half_a_digit(output, decimals):
-    before = array_of(output).astype(np.float64)
-    after = array_of(rounded(output, decimals)).astype(np.float64)
-    finite = np.isfinite(before)
+    finite = np.isfinite(array_of(output))
+    before = array_of(output)[finite].astype(np.float64)
+    after = array_of(rounded(output, decimals))[finite].astype(np.float64)
     coarse = np.spacing(np.abs(array_of(output)[finite])).astype(np.float64)
-    assert (np.abs(after - before)[finite] <= 0.5 * 10.0**-decimals + 2 * coarse).all()
+    assert (np.abs(after - before) <= 0.5 * 10.0**-decimals + 2 * coarse).all()
 
 
 @given(st.lists(st.floats(-1000, 1000, width=32), min_size=1, max_size=8), st.integers(0, 4))

@@ -73,7 +73,7 @@ def test_over_seeds_the_matches_are_binomial_whatever_is_answered(count):
 
 
 def test_labels_follow_the_triggers_so_that_no_triggers_can_be_chosen_to_fit():
-    """An owner who swaps one trigger for one that a good model answers as wished gets new labels."""
+    """An owner who swaps one trigger for one that every good model answers gets new labels."""
     other = TRIGGERS.inputs.copy()
     other[0] = EXAMPLES[0]
     again = trigger_labels(SEED, chosen_parameters(other, classes=10))

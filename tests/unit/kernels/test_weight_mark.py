@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from itertools import pairwise
 from math import sqrt
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_whatever_the_seed_and_the_weights_all_bits_are_hit(seed, number, margin
 def test_it_can_be_laid_on_piece_by_piece_wherever_the_pieces_end(ends):
     copy = bytearray(RAW)
     cuts = sorted({0, *ends, len(RAW)})
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in pairwise(cuts):
         MADE.apply("m", start, memoryview(copy)[start:stop])
         MADE.apply("other", start, memoryview(copy)[start:stop])
     assert copy == MARKED

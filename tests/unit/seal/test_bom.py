@@ -79,7 +79,7 @@ def validator(spec):
 
 
 def written(found, ancestors=(), spec=SPECS[0]):
-    """The document, which the published schema takes and in which every reference leads somewhere."""
+    """The document: the published schema takes it, and every reference in it leads somewhere."""
     raw = bom_of(found, DIGEST, ancestors, spec=spec)
     error = validator(spec).validate_str(raw.decode())
     assert error is None, error
