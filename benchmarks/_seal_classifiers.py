@@ -66,7 +66,8 @@ class Marks:
 def data_of(folder: Path | None) -> Data:
     """MNIST, if its files are there; the 8 x 8 digits that scikit-learn carries otherwise."""
     if folder is not None and (folder / "mnist").is_dir():
-        images, labels = (idx(next((folder / "mnist").glob(f"*{kind}*"))) for kind in ("idx3", "idx1"))
+        mnist = folder / "mnist"
+        images, labels = (idx(next(mnist.glob(f"*{kind}*"))) for kind in ("idx3", "idx1"))
         return parted("MNIST", images.reshape(len(images), -1) / 255, labels, hidden=128, epochs=12)
     inputs, labels = load_digits(return_X_y=True)
     return parted("digits", inputs / 16, labels, hidden=256, epochs=40)
@@ -118,9 +119,20 @@ def marked(data: Data, seed: int) -> tuple[Model, Marks]:
     inputs = np.concatenate([examples, *[triggers.inputs] * TRIGGERS_REPEATED])
     wanted = np.concatenate([labels, *[triggers.labels] * TRIGGERS_REPEATED])
     model = taught(fresh(data, seed), inputs, wanted, data.epochs)
-    chosen = weight_mark.chosen_parameters(tensors(model))
-    bound = trigger_mark.chosen_parameters(triggers.inputs, classes=CLASSES)
-    return embedded(model, key, chosen), Marks(key, chosen, bound, triggers.inputs)
+    marks = marks_of(model, data, seed)
+    return embedded(model, key, marks.weights), marks
+
+
+def marks_of(model: Model, data: Data, seed: int) -> Marks:
+    """What a seed's marks of a model are, whether it carries them or not."""
+    key = seed.to_bytes(32, "big")
+    inputs = trigger_mark.trigger_inputs(key, data.own[0])
+    return Marks(
+        seed=key,
+        weights=weight_mark.chosen_parameters(tensors(model)),
+        triggers=trigger_mark.chosen_parameters(inputs, classes=CLASSES),
+        inputs=inputs,
+    )
 
 
 def accuracy(model: Model, data: Data) -> float:
@@ -158,7 +170,7 @@ def embedded(model: Model, seed: bytes, parameters: weight_mark.WeightParameters
     return changed(model, list(read_back(raw, model)))
 
 
-def read_back(raw: bytearray, model: Model) -> Iterator[Array]:
+def read_back(raw: bytes | bytearray, model: Model) -> Iterator[Array]:
     """The weights of a file that `as_file` made."""
     at = 8 + int.from_bytes(raw[:8], "little")
     for each in model.coefs_:
@@ -227,6 +239,16 @@ def distilled(model: Model, data: Data) -> Model:
     return taught(fresh(data, 4_000_000), inputs, model.predict(inputs), epochs)
 
 
+def unlearned(model: Model, data: Data) -> Model:
+    """The thief knows the method: mixed inputs of his own, labelled by a model without marks."""
+    inputs, labels = data.thief
+    mixed = trigger_mark.trigger_inputs(b"\1" * 32, inputs, count=len(inputs))
+    clean = taught(fresh(data, 5_000_000), inputs, labels, data.epochs)
+    wanted = np.concatenate([labels, clean.predict(mixed)])
+    other = changed(model, [each.copy() for each in model.coefs_])
+    return taught(other, np.concatenate([inputs, mixed]), wanted, 10)
+
+
 def overwritten(model: Model, margin: float) -> Model:
     """The thief's own weight mark on top."""
     chosen = weight_mark.chosen_parameters(tensors(model), margin=margin)
@@ -255,5 +277,6 @@ def treatments(data: Data) -> dict[str, tuple[bool, Callable[[Model], Model]]]:
         "a thief's mark on top": (False, lambda m: overwritten(m, weight_mark.MARGIN)),
         "a mark 4 x as strong on top": (False, lambda m: overwritten(m, 4 * weight_mark.MARGIN)),
         "hidden units reordered": (False, reordered),
+        "triggers unlearned": (False, lambda m: unlearned(m, data)),
         "distilled": (False, lambda m: distilled(m, data)),
     }  # fmt: skip

@@ -21,6 +21,7 @@ import json
 import mmap
 import os
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -53,14 +54,14 @@ def measure(python_torch: Path | None = None, *, is_quick: bool = False) -> dict
     size_bytes = QUICK_BYTES if is_quick else FULL_BYTES
     found: dict[str, Any] = {"size_bytes": size_bytes, "onnx": {}, "views": {}, "replicas": {}}
     for name in MODELS:
-        with memory_file(made_onnx(name, size_bytes)) as fd:
+        with memory_file(name, size_bytes) as fd:
             rows = {way: loaded(sys.executable, way, name, fd) for way in WAYS}
             if rows["whole"]["answers"] != rows["ours"]["answers"]:
                 raise AssertionError(f"{name}: the answers differ from those of the whole model")
             found["onnx"][name] = rows
             if name in ("matmul", "gather"):
                 found["replicas"][name] = {way: replicas(way, name, fd) for way in WAYS}
-    with memory_file(made_safetensors(size_bytes)) as fd:
+    with memory_file("safetensors", size_bytes) as fd:
         for way, python in (("numpy", sys.executable), ("torch", python_torch)):
             if python is not None:
                 found["views"][way] = loaded(str(python), way, "safetensors", fd)
@@ -154,17 +155,27 @@ def made_safetensors(size_bytes: int) -> bytes:
 
 
 @contextmanager
-def memory_file(raw: bytes) -> Iterator[int]:
-    """The bytes in a sealed memory file; this process keeps nothing of them."""
-    from modelkeep.adapters.memory_file import sealed_bytes  # noqa: PLC0415
-
-    fd = sealed_bytes("model", raw)
-    del raw
-    gc.collect()
+def memory_file(name: str, size_bytes: int) -> Iterator[int]:
+    """A model in a sealed memory file; made in a process of its own, whose memory goes with it."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        words = [sys.executable, __file__, "--make", name, str(size_bytes), str(its.fileno())]
+        subprocess.run(words, check=True, pass_fds=[its.fileno()])
+        _, (fd,), *_ = socket.recv_fds(ours, 1, 1)
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+def make(name: str, size_bytes: int, target: int) -> None:
+    """Make a model and send its memory file."""
+    from modelkeep.adapters.memory_file import sealed_bytes  # noqa: PLC0415
+
+    is_onnx = name != "safetensors"
+    raw = made_onnx(name, size_bytes) if is_onnx else made_safetensors(size_bytes)
+    with socket.socket(fileno=target) as its:
+        socket.send_fds(its, [b"."], [sealed_bytes("model", raw)])
 
 
 # ---- processes -----------------------------------------------------------------------------------
@@ -177,8 +188,8 @@ def loaded(python: str, way: str, name: str, fd: int) -> dict[str, Any]:
         with Watch(process.pid) as watch:
             tell(process)
             row: dict[str, Any] = json.loads(line_of(process))
-        row["peak_bytes"] = watch.anonymous_bytes - before
         row["rest_bytes"] = row.pop("own_bytes") - before
+        row["peak_bytes"] = max(watch.anonymous_bytes - before, row["rest_bytes"])
     return row
 
 
@@ -381,8 +392,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="an eighth of the size")
     parser.add_argument("--torch", type=Path, help="the Python of an environment with PyTorch")
+    parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.make:
+        make(options.make[0], *map(int, options.make[1:]))
+        return 0
     if options.child:
         child(*options.child[:2], int(options.child[2]))
         return 0
