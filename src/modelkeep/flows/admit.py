@@ -30,6 +30,7 @@ from modelkeep.flows.deposit import (
 )
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
 from modelkeep.flows.lineage import exact_base
+from modelkeep.flows.permission import demand_base
 from modelkeep.flows.registry import proof_of
 from modelkeep.kernels.digest import digest_of
 from modelkeep.kernels.externals import external_tensors
@@ -129,12 +130,13 @@ def admitted(
     The same bytes, policy and card under the same name as the latest version change nothing.
 
     Raises:
-        RefusedError: `verdict.hold` or `verdict.deny`.
+        RefusedError: `verdict.hold` or `verdict.deny`; `policy.*`, of the base.
         UsageError: `model.name`, `admit.text`, `admit.empty`, `admit.kind` or `canary.*`.
         UnavailableError: from the store, or `vault.pruned`; nothing refers to what was written.
     """
     checked_model_name(candidate.name)
     _demand_text(candidate)
+    demand_base(turn.opened, candidate.base)
     if not candidate.files:
         raise UsageError(
             "admit.empty",

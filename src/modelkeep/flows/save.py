@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
-from modelkeep.core.artifact import FileEntry, Manifest, checked_model_name, parsed_reference
+from modelkeep.core.artifact import FileEntry, Manifest, checked_model_name
 from modelkeep.core.entry import Fact
 from modelkeep.core.errors import IntegrityError, KeepError, UsageError
 from modelkeep.core.record import replaced
@@ -27,6 +27,7 @@ from modelkeep.flows.deposit import (
     written,
 )
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record_damages
+from modelkeep.flows.permission import demand_base
 from modelkeep.flows.registry import HeldVersion, held_version, reference_to
 from modelkeep.kernels.externals import external_tensors
 from modelkeep.kernels.formats import identify
@@ -130,8 +131,7 @@ def saved(
             written, again and again; nothing refers to it, so retry is safe.
     """
     checked_model_name(name)
-    if base:
-        parsed_reference(base)
+    demand_base(turn.opened, base)
     demand_text(note)
     wanted = Manifest(
         name=name,

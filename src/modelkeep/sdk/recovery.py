@@ -18,6 +18,7 @@ from modelkeep.adapters.locks import held
 from modelkeep.core.artifact import CanaryTensor, Manifest, parsed_reference
 from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
+from modelkeep.core.policy import Output
 from modelkeep.core.record import Record, replaced, to_json
 from modelkeep.core.rows import Alias
 from modelkeep.crypto.secret import Secret
@@ -30,8 +31,10 @@ from modelkeep.flows.recover import (
 )
 from modelkeep.flows.registry import reference_to, set_alias
 from modelkeep.flows.tokens import probe_token
+from modelkeep.gate.disclosure import limited
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE, Array
 from modelkeep.kernels.digest import digest_of
+from modelkeep.kernels.wire import FLOAT_DTYPES, array_of, tensor_of
 from modelkeep.opening import RECOVERY
 from modelkeep.ports.keyholder import PASSPHRASE, Means
 from modelkeep.sdk.client import Client
@@ -278,6 +281,8 @@ def _probed(
 def _probe(client: Client, name: str, manifest: Manifest) -> Probe:
     """Call a model with its canary; the answer must be the one that was admitted with it.
 
+    Of both, what the model's policy lets out is compared.
+
     Raises:
         IntegrityError: `recover.answer`.
     """
@@ -289,16 +294,32 @@ def _probe(client: Client, name: str, manifest: Manifest) -> Probe:
     got = model.predict({each.name: _array(each) for each in canary.inputs})
     for each in canary.outputs:
         answer = got.get(each.name)
-        wanted = _array(each)
+        wanted = _disclosed(manifest, each)
         if (
             answer is None
             or answer.shape != wanted.shape
-            or not np.allclose(answer, wanted, rtol=0, atol=canary.tolerance)
+            or not np.allclose(
+                answer, wanted, rtol=0, atol=canary.tolerance + _step(manifest, each)
+            )
         ):
             raise IntegrityError(
                 "recover.answer", f"{name} answers its canary call wrongly ({each.name})"
             )
     return Probe(model=name, is_proven=True)
+
+
+def _disclosed(manifest: Manifest, output: CanaryTensor) -> Array:
+    """What may leave of an output that was admitted with a model."""
+    ports = manifest.schema.outputs if manifest.schema is not None else ()
+    (port,) = (each for each in ports if each.name == output.name)
+    tensor = tensor_of(output.name, output.dtype, _array(output))
+    return array_of(limited(tensor, port, manifest.policy))
+
+
+def _step(manifest: Manifest, output: CanaryTensor) -> float:
+    """How far two numbers that are nearly the same may be apart once both are rounded."""
+    is_rounded = manifest.policy.output is Output.ROUNDED and output.dtype in FLOAT_DTYPES
+    return 10.0**-manifest.policy.decimals if is_rounded else 0.0
 
 
 def _array(tensor: CanaryTensor) -> Array:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelkeep.adapters.attestation_settings import AttestationSettings
 from modelkeep.adapters.locks import held
 from modelkeep.adapters.store_settings import StoreSettings
 from modelkeep.config import (
@@ -22,6 +23,7 @@ from modelkeep.config import (
     parsed_config,
     quoted,
     with_source,
+    without_attestation,
     without_state,
 )
 from modelkeep.core.errors import ConfigError, IntegrityError, UsageError
@@ -284,7 +286,7 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
             source=source_of(plan),
         ).encode()
     source, here = source_of(plan), plan.source_folder
-    text = without_state(with_source(raw.decode(), source))
+    text = without_attestation(without_state(with_source(raw.decode(), source)))
     stores, others = config.stores, config.stores[1:]
     if others and not _is_known(plan, stores):
         if len(others) != 1 or here is None or others[0].url:
@@ -311,6 +313,7 @@ def _config_text(plan: Plan, config: Config, raw: bytes) -> bytes:
         stores=stores,
         keys=replaced(config.keys, source=source),
         state=StateSettings(),
+        attestation=AttestationSettings(),
     )
     if plan.port is not None:
         text = re.sub(r"(?m)^(\s*port\s*=\s*)[0-9_]+", rf"\g<1>{plan.port}", text)
