@@ -48,6 +48,16 @@ def key_of(desk):
     return desk.run("ledger", "key").out.split()[-1]
 
 
+def test_a_model_is_given_its_mark_at_the_door(desk, model, marked, tmp_path):
+    done = desk.json("admit", model, "--name", "m", "--watermark", "w1")
+    desk.run("restore", "m", "--to", tmp_path / "restored")
+    assert (tmp_path / "restored").read_bytes() == marked.read_bytes() != model.read_bytes()
+    assert not desk.json("admit", model, "--name", "m", "--watermark", "w1")["is_new"]
+    assert done["is_new"]
+    refused = desk.run("admit", model, "--name", "m", "--watermark", "w9", wanted=5).err
+    assert "mark.unknown" in refused
+
+
 def test_a_stolen_copy_is_found_and_another_model_is_not(desk, model, marked, tmp_path):
     stolen = tmp_path / "stolen.safetensors"
     stolen.write_bytes(safetensors(pruned(read(marked.read_bytes()))))

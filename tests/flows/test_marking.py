@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,14 +14,12 @@ from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
+from modelkeep.core.artifact import Canary
 from modelkeep.core.errors import MissingError, UsageError
-from modelkeep.flows.admit import admitted
-from modelkeep.flows.marking import marked_files
 from modelkeep.kernels.tails import binomial_tail, randomised_tail
 from modelkeep.kernels.trigger_mark import chosen_parameters as chosen_triggers
 from modelkeep.kernels.trigger_mark import matches_in, trigger_set
 from modelkeep.kernels.weight_mark import chosen_parameters, hits_in
-from modelkeep.sdk.contents import candidate_of
 from modelkeep.sdk.keep import Keep
 from modelkeep.sdk.watermarks import Watermarks
 
@@ -156,29 +153,21 @@ def keep(tmp_path):
         yield made
 
 
-def admit(keep, path, marks, *, canary=None):
-    """What `admit --watermark` does."""
-    with candidate_of(path, keep.folder, print, name="m", canary=canary) as found:
-        files = marked_files(keep.opened, marks, found.files, has_canary=canary is not None)
-        asked = replace(found, files=files, marks=tuple(marks))
-        return admitted(keep, asked, vault=keep.config.vault, scan=keep.config.scan)
-
-
 def test_a_model_is_marked_as_it_is_admitted_and_no_plaintext_is_written(keep, tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors(arrays()))
     marks = Watermarks(keep)
     marks.new_weights("w1", path)
-    done = admit(keep, path, ["w1"])
+    done = keep.admit(path, name="m", marks=["w1"])
     assert keep.manifest("m:1").marks == ("w1",)
     keep.restore("m:1", tmp_path / "restored.safetensors")
     marks.embed("w1", path, tmp_path / "marked.safetensors")
     wanted = (tmp_path / "marked.safetensors").read_bytes()
     assert (tmp_path / "restored.safetensors").read_bytes() == wanted != safetensors(arrays())
     assert marks.verify("w1", tmp_path / "restored.safetensors").hits == 64
-    assert not admit(keep, path, ["w1"]).is_new  # the same mark makes the same bytes
+    assert not keep.admit(path, name="m", marks=["w1"]).is_new  # the same mark makes the same bytes
     path.write_bytes(wanted)
-    assert not admit(keep, path, ["w1"]).is_new  # nor does one that has it already
+    assert not keep.admit(path, name="m", marks=["w1"]).is_new  # nor does one that has it already
     assert done.is_new
     kinds = [entry.kind for _, entry in keep.ledger.entries()]
     assert kinds.index("watermark.registered") < kinds.index("model.admitted")
@@ -188,12 +177,12 @@ def test_a_mark_that_is_not_registered_is_not_named(keep, tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_bytes(safetensors(arrays()))
     with pytest.raises(MissingError, match=r"mark\.unknown"):
-        admit(keep, path, ["w1"])
+        keep.admit(path, name="m", marks=["w1"])
     marks = Watermarks(keep)
     for mark in ("w1", "w2"):
         marks.new_weights(mark, path)
     with pytest.raises(UsageError, match=r"mark\.several"):
-        admit(keep, path, ["w1", "w2"])
+        keep.admit(path, name="m", marks=["w1", "w2"])
 
 
 def test_a_canary_is_made_with_the_marked_model(keep, tmp_path):
@@ -201,7 +190,7 @@ def test_a_canary_is_made_with_the_marked_model(keep, tmp_path):
     path.write_bytes(safetensors(arrays()))
     Watermarks(keep).new_weights("w1", path)
     with pytest.raises(UsageError, match=r"mark\.canary"):
-        admit(keep, path, ["w1"], canary=object())
+        keep.admit(path, name="m", marks=["w1"], canary=Canary(inputs=(), outputs=()))
     assert keep.models() == ()
 
 

@@ -83,6 +83,7 @@ def admit(options: argparse.Namespace) -> int:
             note=options.note,
             policy=options.policy,
             card=options.card,
+            marks=options.watermark,
             progress=advance,
         )
     if options.json:

@@ -9,8 +9,9 @@ from modelkeep.core.artifact import Manifest, ModelReference, Schema, parsed_ref
 from modelkeep.core.errors import RefusedError, UnavailableError, UsageError
 from modelkeep.core.policy import Policy, Use
 from modelkeep.flows.keep import OpenKeep, current_snapshot
+from modelkeep.flows.load import loaded
 from modelkeep.flows.permission import demand_use
-from modelkeep.flows.registry import loaded, manifest_of, resolved
+from modelkeep.flows.registry import manifest_of, resolved
 from modelkeep.flows.standing import still_served
 
 
@@ -91,13 +92,8 @@ def published(
         RefusedError: `policy.*`, before a byte of it is decrypted.
         IntegrityError: `model.damaged`.
     """
-
-    def demand(manifest: Manifest) -> None:
-        _demand_servable(manifest)
-        demand_use(keep, manifest, Use.SERVE)
-
-    file = loaded(keep, reference, allocate=allocate, demand=demand)
-    manifest = file.proof.manifest
+    found = loaded(keep, reference, use=Use.SERVE, allocate=allocate, demand=_demand_servable)
+    manifest = found.proof.manifest
     return Published(
         name=manifest.name,
         version=manifest.version,

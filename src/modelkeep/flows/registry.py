@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +17,6 @@ from modelkeep.ports.state import State
 from modelkeep.seal.envelope import Envelope
 from modelkeep.seal.trust import (
     VerifiedManifest,
-    demand_file,
     file_of,
     tensors_at,
     verified,
@@ -65,15 +64,6 @@ class HeldVersion:
     recipe: Recipe
     recipe_name: str
     key_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedFile:
-    """A model file in memory, proven to be the one that was signed."""
-
-    proof: VerifiedManifest
-    path: str
-    raw: memoryview
 
 
 def model_summaries(keep: OpenKeep) -> tuple[ModelSummary, ...]:
@@ -200,42 +190,6 @@ def held_version(
             f"the recipe of {reference.name}:{version} is not of the files that were signed",
         )
     return HeldVersion(proof, recipe, entry.recipe, key_id_of(entry.recipe))
-
-
-def loaded(
-    keep: OpenKeep,
-    reference: ModelReference,
-    *,
-    allocate: Callable[[int], memoryview],
-    demand: Callable[[Manifest], None] = lambda _: None,
-    reader: Reader | None = None,
-) -> LoadedFile:
-    """Decrypt a model's one file straight into memory that the caller provides, and prove it.
-
-    manifest verified -> recipe -> segments in place -> the whole file hashed against the manifest.
-    What was damaged on the way and healed is recorded in the ledger.
-
-    Args:
-        allocate: gives a writable view of exactly that many bytes.
-        demand: may refuse the manifest before anything is allocated.
-
-    Raises:
-        IntegrityError: `model.damaged`, naming model, version and tensors, when no store has a
-            good copy of a chunk.
-    """
-    reader = reader or keep.reader()
-    try:
-        found = held_version(keep, reader, current_snapshot(keep, reader), reference)
-        demand(found.proof.manifest)
-        (file,) = found.recipe.files
-        target = allocate(file.size_bytes)
-        with naming_tensors(found.proof.manifest):
-            reader.file_into(target, file, key_id=found.key_id)
-        demand_file(found.proof, file.path, target)
-    finally:
-        record_damages(keep, reader.damages)
-        reader.damages.clear()
-    return LoadedFile(proof=found.proof, path=file.path, raw=target)
 
 
 @contextmanager

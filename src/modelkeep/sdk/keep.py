@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +11,7 @@ from typing import Self
 
 from modelkeep.adapters.memory_file import OwnMemory
 from modelkeep.adapters.upload_mark import uploading
-from modelkeep.core.artifact import (
-    Canary,
-    Manifest,
-    parsed_reference,
-)
+from modelkeep.core.artifact import Canary, Manifest, parsed_reference
 from modelkeep.core.card import Card
 from modelkeep.core.entry import Fact
 from modelkeep.core.errors import KeepError, UsageError
@@ -28,11 +24,8 @@ from modelkeep.flows.backup import BackupReport, backed_up
 from modelkeep.flows.canary import parsed_canary
 from modelkeep.flows.check import CheckReport, checked
 from modelkeep.flows.keep import OpenKeep, record
-from modelkeep.flows.registry import (
-    ModelSummary,
-    manifest_of,
-    model_summaries,
-)
+from modelkeep.flows.marking import marked_files
+from modelkeep.flows.registry import ModelSummary, manifest_of, model_summaries
 from modelkeep.flows.restore import FileFacts, listed, streamed_file
 from modelkeep.flows.save import Saved, saved
 from modelkeep.flows.versions import aliased, warnings_for
@@ -220,6 +213,7 @@ class Keep:
         note: str = "",
         policy: Policy | str | Path | None = None,
         card: Card | str | Path | None = None,
+        marks: Sequence[str] = (),
         progress: Callable[[int], None] = lambda _: None,
     ) -> Admitted:
         """Let a model in: scan, sign, seal, store, register as the next version.
@@ -230,10 +224,11 @@ class Keep:
             domain: whose key it is kept under; by default that of the version before, or `default`.
             policy: what may be done with it, or a TOML file that says so; by default everything.
             card: what is to be said of it, or a TOML file with that.
+            marks: registered watermarks; one in weights is embedded, the others are named.
 
         Raises:
             RefusedError: `verdict.hold` or `verdict.deny`.
-            MissingError: `keys.domain`.
+            MissingError: `keys.domain`; `mark.unknown`.
             UsageError: when a file or the name is no good; `file.changed`, when somebody wrote
                 into one meanwhile.
         """
@@ -251,9 +246,11 @@ class Keep:
         )
         said, told = policy_of(policy), card_of(card)
         with asked as candidate:
+            has_canary = candidate.canary is not None
+            files = marked_files(self.opened, marks, candidate.files, has_canary=has_canary)
             return admitted(
                 self,
-                replace(candidate, policy=said, card=told),
+                replace(candidate, files=files, marks=tuple(marks), policy=said, card=told),
                 vault=self.config.vault,
                 scan=self.config.scan,
                 progress=progress,

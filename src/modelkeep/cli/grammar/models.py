@@ -47,6 +47,13 @@ def _admit(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="TOML: what it is for, its data sets, training run, licence, figures; signed with it",
     )
+    parser.add_argument(
+        "--watermark",
+        action="append",
+        default=[],
+        metavar="MARK",
+        help="a registered mark that it carries; one in weights is embedded now; may be repeated",
+    )
 
 
 def _reference(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +100,7 @@ VERBS: tuple[Verb, ...] = (
             "modelkeep admit v2.onnx --name fraud --base fraud:1",
             "modelkeep admit ./llama-7b --name llama",
             "modelkeep admit fraud.onnx --name fraud --policy policy.toml --card card.toml",
+            "modelkeep admit fraud.onnx --name fraud --watermark fraud-w1",
         ),
         _admit,
     ),
