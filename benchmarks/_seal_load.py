@@ -3,8 +3,8 @@
 Ours and the plain read run in one fresh process, into memory whose pages are there already; peers
 run in processes of their own, into memory that they take. Everyone loads in turns. `first` hashes
 the plaintext against the signed manifest; `later` leans on AES-GCM, as the second load on a host
-does. Cold means that no page of the file, or of the store's packs, is in the page cache, which
-mincore confirms.
+does. Warm means that all pages of the file and of the store's packs are in the page cache, cold
+that none is; mincore confirms both before each load.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ def measured(work: Path, form: Form, rounds: int, python: Path | None) -> dict[s
             answer = (peer or ours).ask(kind)
             found[kind].append(answer["seconds"])
             rose[kind] = max(rose.get(kind, 0), answer.get("rose", 0))
-        for kind in ("plain", "later") if number % 2 else ("later", "plain"):
-            found[f"cold {kind}"].append(ours.ask(f"cold {kind}")["seconds"])
+    for _ in range(rounds):  # always in this order: a host below may keep what was read last
+        for kind in ("cold plain", "cold later"):
+            found[kind].append(ours.ask(kind)["seconds"])
     fresh = ours.ask("fresh")
     for each in (ours, *peers):
         each.end()
@@ -224,8 +225,7 @@ def serve(work: Path) -> None:
         for line in sys.stdin:
             words = line.split()
             proofs.is_known = words[-1] == "later"
-            if words[0] == "cold":
-                evict([path, *packs])
+            (evict if words[0] == "cold" else warm)([path, *packs])
             if words[0] == "fresh":
                 print(json.dumps(fresh(keep, path)), flush=True)
                 continue
@@ -287,6 +287,18 @@ def evict(paths: Iterable[Path]) -> None:
                 raise RuntimeError(f"{path.name} stays in the page cache")
         finally:
             os.close(fd)
+
+
+def warm(paths: Iterable[Path]) -> None:
+    """Bring files into the page cache, and see that they are there."""
+    for path in paths:
+        with path.open("rb", buffering=0) as stream:
+            size_bytes = path.stat().st_size
+            if size_bytes and resident(stream.fileno(), size_bytes) < 1:
+                while stream.read(8 * MIB):
+                    pass
+                if resident(stream.fileno(), size_bytes) < 1:
+                    raise RuntimeError(f"{path.name} does not stay in the page cache")
 
 
 def resident(fd: int, size_bytes: int) -> float:

@@ -38,6 +38,7 @@ class FolderStore:
         self.path = path
         self.label = label
         self._disk = disk or RealDisk()
+        self._into = self._disk if isinstance(self._disk, IntoDisk) else None
         self._guard = StoreGuard(label, str(path), keep_id) if keep_id else None
 
     def put(self, name: str, raw: bytes | memoryview) -> None:
@@ -101,8 +102,8 @@ class FolderStore:
     def get_into(self, name: str, start: int, target: memoryview) -> int:
         path = self.path / checked_object_name(name)
         try:
-            if isinstance(self._disk, IntoDisk):
-                return self._disk.read_into(path, start, target)
+            if self._into is not None:
+                return self._into.read_into(path, start, target)
             raw = self._disk.read(path, start, len(target))
         except OSError as error:
             raise self._unreadable(name, error) from error

@@ -94,7 +94,7 @@ def loaded(
                 recipe = recipes[entry.path]
                 done = filled(reader, file.raw, recipe, key_id=found.key_id)
                 if is_hashed:
-                    done = _hashed(done, found, file)
+                    done = _hashed(done, found, file, threads=max(1, reader.workers.count - 1))
                 for part in done:
                     progress(len(part))
                 files.append(file)
@@ -107,14 +107,17 @@ def loaded(
 
 
 def _hashed(
-    parts: Iterator[memoryview], found: HeldVersion, file: LoadedFile
+    parts: Iterator[memoryview], found: HeldVersion, file: LoadedFile, *, threads: int
 ) -> Iterator[memoryview]:
     """Hash a file while it arrives; what is not the file that was signed is zeroed.
+
+    Args:
+        threads: that hash; one fewer than decrypt, for hashing costs as much as decrypting.
 
     Raises:
         IntegrityError: `seal.digest`.
     """
-    digester = Digester(is_spread=True)
+    digester = Digester(threads=threads)
     for part in parts:
         digester.update(part)
         yield part

@@ -26,13 +26,13 @@ class Digester:
     """The digest of bytes that come in pieces.
 
     Args:
-        is_spread: whether large pieces are hashed by all cores.
+        threads: by how many large pieces are hashed.
     """
 
     __slots__ = ("_hash",)
 
-    def __init__(self, *, is_spread: bool = False) -> None:
-        self._hash = blake3.blake3(max_threads=blake3.blake3.AUTO if is_spread else 1)
+    def __init__(self, *, threads: int = 1) -> None:
+        self._hash = blake3.blake3(max_threads=threads)
 
     def update(self, raw: bytes | memoryview) -> None:
         """Add the next bytes."""
