@@ -72,7 +72,7 @@ def _converted(kind: type[R], plain: dict[str, Any], path: Path) -> R:
         raise UsageError(
             "paper.policy",
             error.message,
-            hint="docs/guide/sealed-models.md shows a policy and a card with every key",
+            hint="docs/guide/policy.md says every key of a policy, sealed-models.md shows a card",
         ) from error
 
 

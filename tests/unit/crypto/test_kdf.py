@@ -66,10 +66,11 @@ def test_every_purpose_has_a_key_of_its_own():
     keep, domain = keep_keys(PARENT), domain_keys("default", "1" * 16, PARENT)
     other = domain_keys("other", "2" * 16, PARENT)
     made = [keep.ledger_seed, keep.ledger_body, keep.config, keep.commitments]
+    made += [keep.oms, keep.load_proofs]
     for each in (keep.own, domain, other):
         made += [each.chunk_ids, each.packs, each.blobs, each.columns]
     revealed = [each.reveal() for each in made]
-    assert len(set(revealed)) == len(revealed) == 16
+    assert len(set(revealed)) == len(revealed) == 18
     assert PARENT.reveal() not in revealed
     assert all(len(each) == 32 for each in revealed)
 
