@@ -90,6 +90,7 @@ class _End:
 
     Attributes:
         shift: bytes in front of the archive: readers add it to every offset.
+        damage: why no two readers need agree on it; empty for none.
     """
 
     count: int
@@ -97,6 +98,7 @@ class _End:
     stop: int
     file_stop: int
     shift: int
+    damage: str
 
 
 def has_directory(view: memoryview) -> bool:
@@ -105,7 +107,7 @@ def has_directory(view: memoryview) -> bool:
         end = _end(view)
     except IntegrityError:
         return False
-    return bytes(view[end.start : end.start + 4]) == ENTRY_MAGIC
+    return bool(end.damage) or bytes(view[end.start : end.start + 4]) == ENTRY_MAGIC
 
 
 def directory_of(view: memoryview, *, members_max: int) -> Directory:
@@ -115,6 +117,8 @@ def directory_of(view: memoryview, *, members_max: int) -> Directory:
         IntegrityError: `zip.end`, `zip.directory`, `zip.members` or `zip.local`.
     """
     end = _end(view)
+    if end.damage:
+        raise IntegrityError("zip.end", end.damage)
     if end.count > members_max:
         raise IntegrityError("zip.members", f"the archive claims {end.count} members")
     members, spans = [], []
@@ -142,29 +146,37 @@ def _end(view: memoryview) -> _End:
             continue
         _, disk, start_disk, _, count, size, start, comment = END.unpack_from(view, place)
         file_stop = place + END.size + comment
+        large = _end64(view, place)
+        damage = "" if large is None else _disagreement(view, large, (count, size, start))
         stop = place
-        if count == FULL16 or FULL32 in (size, start):
-            count, size, start, stop = _end64(view, place, (count, size, start))
+        if large is not None and not damage:
+            stop, (count, size, start) = large, END64.unpack_from(view, large)[7:]
         shift = stop - size - start
-        if file_stop <= len(view) and disk == start_disk == 0 and shift >= 0:
-            return _End(count, start + shift, stop, file_stop, shift)
+        if file_stop <= len(view) and disk == start_disk == 0 and (shift >= 0 or damage):
+            return _End(count, start + shift, stop, file_stop, shift, damage)
     raise IntegrityError("zip.end", "the archive has no end of its directory: it is cut short")
 
 
-def _end64(view: memoryview, place: int, small: tuple[int, int, int]) -> tuple[int, int, int, int]:
+def _end64(view: memoryview, place: int) -> int | None:
+    """Where the end of a large archive lies, if this one names it: torch.save always has it."""
     at = place - LOCATOR.size
-    if at < 0:
-        return *small, place
-    magic, _, end64_at, _ = LOCATOR.unpack_from(view, at)
-    if magic != LOCATOR_MAGIC:
-        return *small, place
-    place64 = at - END64.size
-    if place64 < end64_at:
-        raise IntegrityError("zip.end", "the end of a large archive's directory is misplaced")
-    found = END64.unpack_from(view, place64)
+    if at < 0 or LOCATOR.unpack_from(view, at)[0] != LOCATOR_MAGIC:
+        return None
+    return at - END64.size
+
+
+def _disagreement(view: memoryview, at: int, small: tuple[int, int, int]) -> str:
+    """What is wrong with the end of a large archive: some readers follow it, others the small."""
+    locator = LOCATOR.unpack_from(view, at + END64.size)
+    if at < locator[2]:
+        return "the end of a large archive's directory is misplaced"
+    found = END64.unpack_from(view, at)
     if found[0] != END64_MAGIC:
-        raise IntegrityError("zip.end", "the end of a large archive's directory is damaged")
-    return found[7], found[8], found[9], place64
+        return "the end of a large archive's directory is damaged"
+    full = (FULL16, FULL32, FULL32)
+    if any(one not in (other, top) for one, other, top in zip(small, found[7:], full, strict=True)):
+        return "the two ends of the archive's directory disagree"
+    return ""
 
 
 def _entry(view: memoryview, at: int, end: _End) -> tuple[Member, int, int, int]:

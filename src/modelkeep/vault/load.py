@@ -398,19 +398,28 @@ class Reader:
     def _base_into(
         self, target: memoryview, store: Store, pack: Pack, segment: Segment
     ) -> memoryview:
-        """The base of a delta, in `target` or elsewhere: another store's copy does as well."""
+        """The base of a delta, in `target` or elsewhere: another store's copy does as well.
+
+        Raises:
+            MissingError: when its pack is gone: a prune may have moved it.
+            IntegrityError: `vault.base`, when no store has it whole.
+        """
         key_id = key_id_of(pack.name)
         place = self.index_of(store, key_id).find(segment.base)
+        gone: MissingError | None = None
         if place is not None and not place[1].base and place[1].length == segment.length:
             try:
                 self.segment_into(store, place[0], place[1], target)
-            except (IntegrityError, MissingError, UnavailableError):
-                pass
+            except MissingError as error:
+                gone = error
+            except (IntegrityError, UnavailableError) as error:
+                self._note(place[0].name, store, error, healed=False)
             else:
                 return target
         found = self.chunk(segment.base, key_id=key_id)
         if found is None:
-            raise IntegrityError("vault.base", f"{pack.name}: the base of a delta is gone")
+            lost = IntegrityError("vault.base", f"{pack.name}: the base of a delta is gone")
+            raise gone or lost
         return found
 
     def _heal(self, name: str, *, bad: Store, good: Store, error: KeepError) -> None:

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import struct
 import zlib
 
 import pytest
@@ -79,3 +80,40 @@ def test_only_what_ends_as_an_archive_has_a_directory():
     assert has_directory(memoryview(b"in front" + raw))
     assert not has_directory(memoryview(b"PK\x05\x06" + bytes(18)))
     assert not has_directory(memoryview(b"text"))
+
+
+def with_large_end(raw, *, magic=b"PK\x06\x06", count=None, shift=0):
+    """An archive as torch.save writes it: a large end and its locator, a small end that fits."""
+    place = raw.rindex(b"PK\x05\x06")
+    small = struct.unpack_from("<4s4H2LH", raw, place)
+    count = small[4] if count is None else count
+    large = (magic, 44, 45, 45, 0, 0, small[4], count, small[5], small[6])
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, place + shift, 1)
+    return raw[:place] + struct.pack("<4sQ2H2L4Q", *large) + locator + raw[place:]
+
+
+@pytest.mark.parametrize("front", [b"", b"in front"])
+def test_a_large_end_beside_a_small_one_that_fits_is_read(front):
+    raw = zipped({"a": b"content", "b": b"more"})
+    found = directory_of(memoryview(front + with_large_end(raw)), members_max=2)
+    assert [each.name for each in found.members] == ["a", "b"]
+    assert found.gaps == (((0, len(front)),) if front else ())
+    assert not found.overlaps
+    assert has_directory(memoryview(front + with_large_end(raw)))
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"magic": b"PK\x06\x05"}, {"shift": 1}])
+def test_ends_that_disagree_are_refused_and_never_overlooked(wrong):
+    raw = b"in front" + with_large_end(zipped({"a": b"content"}), **wrong)
+    raw = raw if "shift" not in wrong else raw[len(b"in front") :]
+    assert has_directory(memoryview(raw))
+    with pytest.raises(IntegrityError) as caught:
+        directory_of(memoryview(raw), members_max=2)
+    assert caught.value.code == "zip.end"
+
+
+def test_an_archive_cut_anywhere_in_front_of_its_large_end_is_refused():
+    raw = with_large_end(zipped({"a": b"content"}))
+    for cut in range(1, len(raw) - 22):
+        with pytest.raises(IntegrityError):
+            directory_of(memoryview(raw[cut:]), members_max=2)
