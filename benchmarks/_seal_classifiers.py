@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -99,10 +98,8 @@ def fresh(data: Data, seed: int) -> Model:
 
 def taught(model: Model, inputs: Array, labels: Array, epochs: int) -> Model:
     """The same model after some epochs more."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for _ in range(epochs):
-            model.partial_fit(inputs, labels, classes=np.arange(CLASSES))
+    for _ in range(epochs):
+        model.partial_fit(inputs, labels, classes=np.arange(CLASSES))
     return model
 
 
@@ -111,16 +108,19 @@ def trained(data: Data, seed: int) -> Model:
     return taught(fresh(data, seed), *data.own, data.epochs)
 
 
-def marked(data: Data, seed: int) -> tuple[Model, Marks]:
-    """The model of the same seed, with both marks."""
-    key = seed.to_bytes(32, "big")
+def with_triggers(data: Data, seed: int) -> Model:
+    """The model of the same seed, with a trigger set in what it learned."""
     examples, labels = data.own
-    triggers = trigger_mark.trigger_set(key, examples, CLASSES)
+    triggers = trigger_mark.trigger_set(seed.to_bytes(32, "big"), examples, CLASSES)
     inputs = np.concatenate([examples, *[triggers.inputs] * TRIGGERS_REPEATED])
     wanted = np.concatenate([labels, *[triggers.labels] * TRIGGERS_REPEATED])
-    model = taught(fresh(data, seed), inputs, wanted, data.epochs)
+    return taught(fresh(data, seed), inputs, wanted, data.epochs)
+
+
+def with_weights(model: Model, data: Data, seed: int) -> tuple[Model, Marks]:
+    """A copy with a weight mark; and what both marks of the seed are."""
     marks = marks_of(model, data, seed)
-    return embedded(model, key, marks.weights), marks
+    return embedded(model, marks.seed, marks.weights), marks
 
 
 def marks_of(model: Model, data: Data, seed: int) -> Marks:

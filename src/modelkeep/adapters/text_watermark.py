@@ -180,6 +180,6 @@ def _library() -> Any:
         raise UsageError(
             "extra.missing",
             "text is marked through transformers and torch, which are not installed",
-            hint="pip install 'modelkeep[text]'",
+            hint="pip install torch, then transformers; docs/guide/text-watermarks.md",
         ) from error
     return transformers
