@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -83,15 +83,6 @@ class IntoDisk(Protocol):
 
     def read_into(self, path: Path, start: int, target: memoryview) -> int:
         """Fill `target` from a file; how many bytes were read, fewer only at its end."""
-        ...
-
-
-@runtime_checkable
-class AheadDisk(Protocol):
-    """A disk that can read a file before it is asked for."""
-
-    def read_ahead(self, path: Path) -> None:
-        """Begin to read a file into the page cache; a hint that never fails."""
         ...
 
 
@@ -185,15 +176,6 @@ class RealDisk:
             os.close(fd)
         return at
 
-    def read_ahead(self, path: Path) -> None:
-        with suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if not _is_near(fd):
-                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(fd)
-
     def size(self, path: Path) -> int | None:
         try:
             return path.stat().st_size
@@ -260,17 +242,6 @@ def _opened_file(path: Path) -> tuple[int, int]:
         os.close(fd)
         raise
     return fd, found.st_size
-
-
-def _is_near(fd: int) -> bool:
-    """Whether a file's last byte, and so most likely all of it, is in the page cache.
-
-    Asking costs a hundredth of advising: advice walks every page, also where all of them are there.
-    """
-    try:
-        return bool(os.preadv(fd, [bytearray(1)], os.fstat(fd).st_size - 1, os.RWF_NOWAIT))
-    except OSError:  # BlockingIOError, or a file system that cannot say
-        return False
 
 
 def _write_all(fd: int, raw: bytes | memoryview) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from modelkeep.adapters.disk import AheadDisk, Disk, IntoDisk, RealDisk
+from modelkeep.adapters.disk import Disk, IntoDisk, RealDisk
 from modelkeep.adapters.store_guard import StoreGuard, demand_bounded
 from modelkeep.adapters.sync_together import sync_together
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
@@ -109,10 +109,6 @@ class FolderStore:
             raise self._unreadable(name, error) from error
         target[: len(raw)] = raw
         return len(raw)
-
-    def read_ahead(self, name: str) -> None:
-        if isinstance(self._disk, AheadDisk):
-            self._disk.read_ahead(self.path / checked_object_name(name))
 
     def list(self, prefix: str) -> Iterator[ObjectStat]:
         folder = self.path / prefix.rpartition("/")[0]

@@ -25,11 +25,13 @@ class ThreadWorkers:
     def count(self) -> int:
         return self._count
 
-    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(self, work: Callable[[T], R], items: Iterable[T], *, at_once: int = 0) -> Iterator[R]:
+        is_narrower = 0 < at_once < self._count
+        pool = ThreadPoolExecutor(at_once, "modelkeep") if is_narrower else self._pool
         pending: deque[Future[R]] = deque()
         try:
             for item in items:
-                pending.append(self._pool.submit(work, item))
+                pending.append(pool.submit(work, item))
                 if len(pending) > AHEAD_PER_THREAD * self._count:
                     yield pending.popleft().result()
             while pending:
@@ -38,6 +40,8 @@ class ThreadWorkers:
             for each in pending:
                 each.cancel()
             wait(pending)
+            if is_narrower:
+                pool.shutdown()
 
     def submit(self, work: Callable[[], R]) -> Callable[[], R]:
         return self._pool.submit(work).result

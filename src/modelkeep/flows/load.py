@@ -88,13 +88,15 @@ def loaded(
         is_hashed = not keep.load_proofs.knows(what)
         recipes = {each.path: each for each in found.recipe.files}
         files = []
+        # Hashing costs as much as reading and decrypting: each is given half of the cores.
+        half = max(1, reader.workers.count // 2) if is_hashed else 0
         with naming_tensors(manifest):
             for entry, start in zip(manifest.files, starts, strict=True):
                 file = LoadedFile(entry, memory[start : start + entry.size_bytes])
                 recipe = recipes[entry.path]
-                done = filled(reader, file.raw, recipe, key_id=found.key_id)
+                done = filled(reader, file.raw, recipe, key_id=found.key_id, at_once=half)
                 if is_hashed:
-                    done = _hashed(done, found, file, threads=max(1, reader.workers.count - 1))
+                    done = _hashed(done, found, file, threads=half)
                 for part in done:
                     progress(len(part))
                 files.append(file)
@@ -110,9 +112,6 @@ def _hashed(
     parts: Iterator[memoryview], found: HeldVersion, file: LoadedFile, *, threads: int
 ) -> Iterator[memoryview]:
     """Hash a file while it arrives; what is not the file that was signed is zeroed.
-
-    Args:
-        threads: that hash; one fewer than decrypt, for hashing costs as much as decrypting.
 
     Raises:
         IntegrityError: `seal.digest`.

@@ -1,4 +1,4 @@
-"""What a Store may offer beyond its five verbs: reading into memory, and ahead."""
+"""What a Store may offer beyond its five verbs: reading into memory that is there."""
 
 from __future__ import annotations
 
@@ -37,21 +37,6 @@ def read_into(store: Store, name: str, start: int, target: memoryview) -> int:
     raw = store.get(name, start=start, length=len(target))
     target[: len(raw)] = raw
     return len(raw)
-
-
-@runtime_checkable
-class AheadStore(Protocol):
-    """A Store that can fetch an object before it is asked for."""
-
-    def read_ahead(self, name: str) -> None:
-        """Begin to bring an object near; a hint, which never fails and never waits."""
-        ...
-
-
-def read_ahead(store: Store, name: str) -> None:
-    """Say that an object will be read soon; of no effect where a store has no use for it."""
-    if isinstance(store, AheadStore):
-        store.read_ahead(name)
 
 
 def uncached(store: Store) -> Store:

@@ -17,8 +17,11 @@ class Workers(Protocol):
         """How many pieces of work run at once; 1 when everything runs in the caller's thread."""
         ...
 
-    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(self, work: Callable[[T], R], items: Iterable[T], *, at_once: int = 0) -> Iterator[R]:
         """Results in the order of the items, a bounded number of them ahead of the caller.
+
+        At most `at_once` run at a time, or as many as there are threads, if that is less; 0 for
+        all. A caller who works as hard as they do leaves room for himself.
 
         The first error of `work` is raised where its result would have come; what was begun is
         waited for before that, so that no work outlives the iteration.
@@ -38,7 +41,13 @@ class SerialWorkers:
         """One."""
         return 1
 
-    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    def map(
+        self,
+        work: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        at_once: int = 0,  # noqa: ARG002 - one in any case
+    ) -> Iterator[R]:
         """As `Workers.map`, one by one when they are asked for."""
         return map(work, items)
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
 from modelkeep.crypto.aead import TAG_BYTES, Cipher
 from modelkeep.kernels.encoding import Encoding
-from modelkeep.ports.range_store import read_ahead, read_into
+from modelkeep.ports.range_store import read_into
 from modelkeep.vault.index import Pack
 from modelkeep.vault.load import Reader
 from modelkeep.vault.pack import Segment, bound_to, pack_cipher
-from modelkeep.vault.pieces import Pieces, pieces_of
+from modelkeep.vault.pieces import pieces_of
 from modelkeep.vault.snapshot import RecipeFile
 
 # Chunks that one worker takes at a time: so much that handing them out costs next to nothing.
@@ -36,24 +36,15 @@ class _Place:
     bound: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """One chunk on its way; without a place it goes the reader's way."""
-
-    number: int
-    start: int
-    length: int
-    place: _Place | None
-
-
 def filled(
-    reader: Reader, target: memoryview, file: RecipeFile, *, key_id: str
+    reader: Reader, target: memoryview, file: RecipeFile, *, key_id: str, at_once: int = 0
 ) -> Iterator[memoryview]:
     """Decrypt a whole file in place, by the reader's workers.
 
     Args:
         target: writable, exactly as long as the file.
         key_id: of the domain key that the recipe's chunks are under.
+        at_once: how many workers; 0 for all.
 
     Yields:
         Each part of `target` when it is filled, in order. All of it is only when this ends.
@@ -66,14 +57,19 @@ def filled(
     if len(target) != file.size_bytes:
         raise IntegrityError("vault.recipe", f"{file.path} has another size")
 
-    def fill(run: list[_Part]) -> memoryview:
-        for part in run:
-            into = target[part.start : part.start + part.length]
-            if part.place is None or not _decrypted(reader, part.place, into):
-                pieces.read_into(into, part.number, reader)
-        return target[run[0].start : run[-1].start + run[-1].length]
+    places = _Places(reader, key_id)
 
-    return reader.workers.map(fill, _runs(_parts(reader, pieces)))
+    def fill(run: range) -> memoryview:
+        for number in run:
+            chunk_id, length = file.chunks[number]
+            into = target[pieces.starts[number] : pieces.starts[number] + length]
+            place = places.of(chunk_id, length)
+            if place is None or not _decrypted(reader, place, into):
+                pieces.read_into(into, number, reader)
+        start, end = pieces.starts[run[0]], pieces.starts[run[-1]] + file.chunks[run[-1]][1]
+        return target[start:end]
+
+    return reader.workers.map(fill, _runs(file), at_once=at_once)
 
 
 def _decrypted(reader: Reader, place: _Place, target: memoryview) -> bool:
@@ -89,18 +85,16 @@ def _decrypted(reader: Reader, place: _Place, target: memoryview) -> bool:
     return True
 
 
-def _runs(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
-    """Neighbours together, up to a size."""
-    run: list[_Part] = []
-    size_bytes = 0
-    for part in parts:
-        if run and size_bytes + part.length > _RUN_BYTES:
-            yield run
-            run, size_bytes = [], 0
-        run.append(part)
-        size_bytes += part.length
-    if run:
-        yield run
+def _runs(file: RecipeFile) -> Iterator[range]:
+    """Numbers of neighbouring chunks, up to a size together."""
+    first = size_bytes = 0
+    for number, (_, length) in enumerate(file.chunks):
+        if number > first and size_bytes + length > _RUN_BYTES:
+            yield range(first, number)
+            first, size_bytes = number, 0
+        size_bytes += length
+    if first < len(file.chunks):
+        yield range(first, len(file.chunks))
 
 
 @dataclass(slots=True)
@@ -123,15 +117,7 @@ class _Places:
                 return None
             domain = self.reader.domains.of(pack.name)
             if pack.name not in self.ciphers:  # a key for each pack, not derived for each segment
-                read_ahead(self.reader.stores[0], pack.name)
                 self.ciphers[pack.name] = pack_cipher(domain, pack.salt)
             return _Place(pack, segment, self.ciphers[pack.name], bound_to(domain.name, segment))
         except KeepError:
             return None
-
-
-def _parts(reader: Reader, pieces: Pieces) -> Iterator[_Part]:
-    """Every chunk of a file with its place, if it has a plain one."""
-    places = _Places(reader, pieces.key_id)
-    for number, (chunk_id, length) in enumerate(pieces.file.chunks):
-        yield _Part(number, pieces.starts[number], length, places.of(chunk_id, length))
