@@ -1,5 +1,6 @@
 """Goal: a model in memory is the one that was signed, or there is none, whatever lies in stores."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +61,23 @@ def test_what_is_loaded_is_the_file_and_its_tensors(keep, model):
             assert view.tobytes() == raw[entry.offset : entry.offset + entry.length]
             assert view.shape == entry.shape
             assert not view.flags.writeable
+
+
+def test_nothing_is_written_into_memory_that_was_given_back(keep, tmp_path):
+    path = tmp_path / "m.safetensors"
+    weights = np.random.default_rng(5).integers(0, 1 << 16, 48 << 19, dtype=np.uint16)
+    path.write_bytes(safetensors({"w": weights}))
+    keep.admit(path, name="m")
+    asked = Asked()
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loaded(keep.opened, parsed_reference("m"), use=Use.LOAD, allocate=asked, progress=stop)
+    asked.views[0][:] = bytes(len(asked.views[0]))
+    time.sleep(0.1)
+    assert not np.frombuffer(asked.views[0], np.uint8).any()
 
 
 def test_every_file_of_a_folder_begins_at_a_page(keep, tmp_path):

@@ -10,6 +10,7 @@ segment to its chunk's id, and on the recipe, which names those ids and is the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from modelkeep.core.artifact import FileEntry, Manifest, ModelReference
@@ -94,11 +95,11 @@ def loaded(
             for entry, start in zip(manifest.files, starts, strict=True):
                 file = LoadedFile(entry, memory[start : start + entry.size_bytes])
                 recipe = recipes[entry.path]
-                done = filled(reader, file.raw, recipe, key_id=found.key_id, at_once=half)
-                if is_hashed:
-                    done = _hashed(done, found, file, threads=half)
-                for part in done:
-                    progress(len(part))
+                work = filled(reader, file.raw, recipe, key_id=found.key_id, at_once=half)
+                with closing(work) as parts:
+                    done = _hashed(parts, found, file, threads=half) if is_hashed else parts
+                    for part in done:
+                        progress(len(part))
                 files.append(file)
         if is_hashed:
             keep.load_proofs.note(what)

@@ -9,7 +9,7 @@ store, a copy to be healed; there each chunk is hashed against its id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UnavailableError
@@ -38,8 +38,8 @@ class _Place:
 
 def filled(
     reader: Reader, target: memoryview, file: RecipeFile, *, key_id: str, at_once: int = 0
-) -> Iterator[memoryview]:
-    """Decrypt a whole file in place, by the reader's workers.
+) -> Generator[memoryview, None, None]:
+    """Decrypt a whole file in place, by the reader's workers. Close it: then none works on.
 
     Args:
         target: writable, exactly as long as the file.
@@ -69,7 +69,7 @@ def filled(
         start, end = pieces.starts[run[0]], pieces.starts[run[-1]] + file.chunks[run[-1]][1]
         return target[start:end]
 
-    return reader.workers.map(fill, _runs(file), at_once=at_once)
+    yield from reader.workers.map(fill, _runs(file), at_once=at_once)
 
 
 def _decrypted(reader: Reader, place: _Place, target: memoryview) -> bool:

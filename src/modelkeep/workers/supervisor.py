@@ -24,6 +24,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -200,23 +201,19 @@ def _keyholder(folder: KeepFolder, means: Means) -> tuple[ProcessKeyholder, int]
 def _laid_out(
     folder: KeepFolder, means: Means, keyholder: ProcessKeyholder, sign_fd: int
 ) -> Service:
-    with open_keep(folder, means, actor="supervisor", keyholder=keyholder) as (keep, config):
+    with (
+        ExitStack() as unless_served,
+        open_keep(folder, means, actor="supervisor", keyholder=keyholder) as (keep, config),
+    ):
         models = []
         references = chosen(keep, config.serve.models, warn=_warn)
         default = defaults(keep, references)
         for reference in references:
             memory = MemoryFile(f"model-{reference.name}")
-            try:
-                model = published(
-                    keep,
-                    reference,
-                    is_default=reference in default,
-                    allocate=memory.allocate,
-                )
-                models.append((model, memory))
-            except BaseException:
-                memory.dropped()
-                raise
+            unless_served.callback(memory.wiped)
+            is_default = reference in default
+            model = published(keep, reference, is_default=is_default, allocate=memory.allocate)
+            models.append((model, memory))
         names = tuple(f"{each.name}:{each.version}" for each, _ in models)
         listener = tcp_listener(config.serve.host, config.serve.port)
         url = _url(config.serve.host, listener.getsockname()[1])
@@ -233,7 +230,7 @@ def _laid_out(
             {(each.name, each.version): memory for each, memory in models},
             lambda: open_state_readonly(folder.state_path, config.state, origin=origin),
         )
-        return Service(
+        service = Service(
             url=url,
             models=tuple(model for model, _ in models),
             children=(layout.recorder(), *replicas, layout.gateway(served)),
@@ -242,6 +239,8 @@ def _laid_out(
             keyholder=keyholder,
             shredder=shredder,
         )
+        unless_served.pop_all()
+        return service
 
 
 def _url(host: str, port: int) -> str:
