@@ -131,7 +131,7 @@ def new_config_text(
     for store in stores:
         lines += ["[[stores]]", *store_lines(store), ""]
     lines += [
-        "# What holds the key-encryption key: passphrase, file:…, exec:… or kms:…",
+        "# What holds the key-encryption key: passphrase, file:…, exec:…, kms:… or attested:…",
         "[keys]",
         f"source = {quoted(source)}",
         "",

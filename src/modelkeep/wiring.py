@@ -15,11 +15,7 @@ from typing import TYPE_CHECKING
 from modelkeep.adapters.store_settings import StoreSettings, encoding_of
 from modelkeep.config import CONFIG_NAME, Config, parsed_config
 from modelkeep.core.artifact import Schema
-from modelkeep.core.errors import (
-    MissingError,
-    UnavailableError,
-    UsageError,
-)
+from modelkeep.core.errors import MissingError, UnavailableError, UsageError, extra_hint
 from modelkeep.flows.create import unlocked
 from modelkeep.flows.keep import LogEpoch
 from modelkeep.flows.settings import StateSettings
@@ -383,7 +379,7 @@ def attesting() -> Iterator[None]:
         raise UsageError(
             "extra.missing",
             f"attestation needs {error.name}, which is not installed",
-            hint="pip install 'modelkeep[attest]'",
+            hint=extra_hint("attest"),
         ) from error
 
 

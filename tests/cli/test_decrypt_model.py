@@ -43,12 +43,22 @@ def test_all_of_it_comes_with_bits_and_links(folder):
 def test_a_part_of_it_comes_alone(folder):
     assert decrypt("--path", "sub/words.txt", "-o", "words").json["size_bytes"] == 19
     assert (folder / "words").read_bytes() == FILES["sub/words.txt"]
+    inside = table_of(manifest_of(), links=(("sub/again", "words.txt"),))
+    (folder / "m.model").write_bytes(portable(table=inside, locks=[ME.recipient]))
     decrypt("--path", "sub", "-o", "part")
-    assert sorted(each.name for each in (folder / "part").iterdir()) == ["empty", "up", "words.txt"]
+    names = sorted(each.name for each in (folder / "part").iterdir())
+    assert names == ["again", "empty", "words.txt"]
+    assert (folder / "part/again").read_bytes() == FILES["sub/words.txt"]
     decrypt("--tensor", "last", "-o", "last.npy")
     assert np.load(folder / "last.npy").tobytes() == TENSORS["last"]
     decrypt("--tensor", "last", "--path", "model.bin", "-o", "last.bin")
     assert (folder / "last.bin").read_bytes() == TENSORS["last"]
+
+
+def test_a_part_whose_links_would_lead_out_of_it_is_refused(folder):
+    found = decrypt("--path", "sub", "-o", "part", wanted=3)  # sub/up says ../model.bin
+    assert found.error["code"] == "restore.link"
+    assert not (folder / "part").exists()
 
 
 def test_a_part_comes_out_of_a_file_that_is_damaged_elsewhere(folder):

@@ -11,7 +11,8 @@ def test_a_deprecation_is_shown_recorded_once_and_taken_back(three):
     assert three.kinds().count("model.deprecated") == 1
     assert three.json("models")[1]["status"] == "deprecated"
     assert "deprecated until 2200-01-31T00:00:00Z, use lm:3" in three.run("versions", "lm").out
-    assert three.json("deprecate", "lm:2", "--undo")["was_deprecated"] is True
+    undone = {"model": "lm", "version": 2, "was_deprecated": True}
+    assert three.json("deprecate", "lm:2", "--undo") == undone
     assert "was not deprecated" in three.run("deprecate", "lm:2", "--undo").out
     three.run("deprecate", "lm:2", "--until", "2000-01-01T12:00:00+02:00")
     assert [each["status"] for each in three.json("models")] == ["live", "ended", "live"]

@@ -29,7 +29,7 @@ def test_a_recipient_can_decrypt_it_and_the_ledger_knows(one, me, tmp_path):
     (entry,) = one.entries("model.exported")
     assert entry["facts"]["manifest"] == done["manifest"]
     plain = tmp_path / "plain"
-    signer = ("--from", done["signer"])
+    signer = ("--signer", done["signer"])
     modelkeep("decrypt", out, "--identity", me[0], "--output", plain, *signer)
     assert plain.read_bytes() == two_models()[0].read_bytes()
 
@@ -38,6 +38,17 @@ def test_the_file_is_called_after_the_version(one, me, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert one.json("export", "digits", "--to", me[1])["file"] == "digits-1.model"
     assert (tmp_path / "digits-1.model").is_file()
+
+
+def test_what_could_never_be_opened_as_meant_is_refused(one, me, tmp_path):
+    out = ("export", "digits", "-o", tmp_path / "o")
+    verifier = me[1].read_text().splitlines()[-1]
+    assert one.refusal(*out, "--to", verifier, wanted=2) == "export.verifier"
+    again = ("--file-passphrase", one.passphrase_file)  # the owner's own
+    assert one.refusal(*out, *again, wanted=2) == "passphrase.keep"
+    away = ("export", "digits", "-o", tmp_path / "away" / "o", "--to", me[1])
+    assert one.refusal(*away, wanted=5) == "file.folder"
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_policy_that_forbids_it_is_obeyed(desk, me, tmp_path):

@@ -8,7 +8,8 @@ def test_a_hold_stops_remove_and_retire_until_it_is_lifted(three):
     assert "live, held" in three.run("models").out
     assert three.refusal("remove", "lm:2", "--force", wanted=3) == "remove.held"
     assert three.json("retire")["versions"] == []  # lm:2 was made from lm:1
-    assert three.json("hold", "lm:2", "--undo")["was_held"] is True
+    undone = {"model": "lm", "version": 2, "was_held": True}
+    assert three.json("hold", "lm:2", "--undo") == undone
     assert "was not on hold" in three.run("hold", "lm:2", "--undo").out
     assert three.json("retire")["versions"] == ["lm:1", "lm:2"]
     assert [kind for kind in three.kinds() if "held" in kind] == ["model.held", "model.unheld"]

@@ -29,6 +29,7 @@ def test_an_identity_is_never_replaced(tmp_path):
     before = path.read_bytes()
     found = modelkeep("identity", "new", "--output", path, "--json", wanted=2)
     assert found.error["code"] == "file.exists"
+    assert "--force" not in found.error["hint"]  # which there is none of
     assert path.read_bytes() == before
 
 

@@ -67,8 +67,11 @@ def test_its_canary_comes_along(desk, sent, me):
 
 
 def test_a_stranger_is_not_believed(desk, sent, me):
-    file, _ = sent
-    assert desk.refusal(*words(file, me), wanted=3) == "sealed.signer"
+    file, done = sent
+    found = desk.run(*words(file, me), "--json", wanted=3).error
+    assert found["code"] == "sealed.signer"
+    assert done["signer"] in found["message"]
+    assert "--signer" in found["hint"]
     assert desk.refusal(*words(file, me, "--signer", me[1]), wanted=3) == "sealed.signer"
     assert desk.json("models") == []
 

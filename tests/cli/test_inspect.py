@@ -8,10 +8,13 @@ from modelkeep.core.card import Card
 from modelkeep.core.policy import Policy, Use
 from modelkeep.crypto.key_files import identity_file
 from modelkeep.crypto.keytext import verifier_text
+from modelkeep.seal.envelope import sealed as enveloped
 
 SENT_BY = verifier_text(SENDER.public)
 MANIFEST = manifest_of(
-    policy=Policy(uses=(Use.SERVE,)), card=Card(licence="MIT"), note="a \x1b[31mred note"
+    policy=Policy(uses=(Use.SERVE,), not_after_ns=4_102_444_800 * 10**9),
+    card=Card(licence="MIT"),
+    note="a \x1b[31mred note",
 )
 
 
@@ -53,7 +56,14 @@ def test_with_a_key_it_says_what_the_sender_signed(sent):
     assert [each["tensors"] for each in found["manifest"]["files"]] == [3, 0, 0]
     assert found["links"] == [["again", "sub/words.txt"], ["sub/up", "../model.bin"]]
     text = modelkeep(*words, "--tensors").out
-    for word in ("digits:3", "uses: serve", "licence: MIT", "zeros", "again -> sub/words.txt"):
+    for word in (
+        "digits:3",
+        "uses: serve",
+        "not_after: 2100-01-01T00:00:00Z",
+        "licence: MIT",
+        "zeros",
+        "again -> sub/words.txt",
+    ):
         assert word in text
     assert "\x1b" not in text
 
@@ -81,3 +91,20 @@ def test_a_signature_that_is_not_the_senders_is_found_without_a_key(sent):
 def test_what_is_no_exported_model_is_said(sent):
     assert refusal("inspect", sent[1], wanted=4) == "portable.format"
     assert refusal("inspect", sent[1].with_name("none"), wanted=5) == "file.missing"
+
+
+def test_the_sender_it_says_is_of_the_file_that_was_opened(sent, monkeypatch):
+    from modelkeep.sdk import portable as sdk  # noqa: PLC0415 - to look at it between two reads
+
+    good, look = sent[0].read_bytes(), sdk.outside_of
+    strange = table_of(MANIFEST, envelope=enveloped(MANIFEST, signer=STRANGER))
+    sent[0].write_bytes(portable(table=strange, locks=[ME.recipient], signer=STRANGER))
+
+    def swapped(path):
+        seen = look(path)
+        path.write_bytes(good)
+        return seen
+
+    monkeypatch.setattr(sdk, "outside_of", swapped)
+    words = ("inspect", sent[0], "--identity", sent[1], "--signer", SENT_BY, "--json")
+    assert modelkeep(*words).json["sender"] == SENT_BY

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command import PASSPHRASE, Desk
+from command import PASSPHRASE, Desk, modelkeep
 from cryptography.hazmat.primitives.serialization import Encoding
 from oms_tool import Authority, Signer, accepts, tool
 from onnx_models import two_models
@@ -210,6 +210,29 @@ def test_damage_leaves_no_signature(one, tmp_path):
     assert one.refusal("oms", "sign", "digits", "-o", tmp_path / "o", wanted=4) == "model.damaged"
     assert not (tmp_path / "o").exists()
     assert not one.entries("model.oms_signed")
+
+
+def test_files_and_a_key_need_no_keep(somebody, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = folder_in(tmp_path / "m")
+    signature = somebody.sign(folder, tmp_path / "m.sig", hashing())
+    words = ("oms", "verify", "./m", "--signature", signature)
+    said = modelkeep(*words, "--key", somebody.public, "--json").json
+    assert (said["files"], said["signed_name"]) == (4, "m")
+    assert modelkeep(*words, "--json", wanted=5).error["code"] == "keep.missing"
+    altered(folder / "config.json")
+    found = modelkeep(*words, "--key", somebody.public, "--json", wanted=4)
+    assert found.error["code"] == "oms.digest"
+
+
+def test_what_may_not_be_meant_is_warned_of(one, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder_in(tmp_path / "digits")
+    said = one.run("oms", "sign", "digits", "--hash", "blake3", "-o", "d.sig").err
+    assert "cannot verify BLAKE3" in said
+    assert "./digits names what lies here" in said
+    said = one.run("oms", "verify", "digits", "--signature", "d.sig").err
+    assert "./digits names what lies here" in said
 
 
 def test_a_word_is_a_model_and_a_path_has_a_slash(one, tmp_path, monkeypatch):

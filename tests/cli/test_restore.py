@@ -63,8 +63,8 @@ def test_what_does_not_exist_is_not_restored(one, tmp_path, reference, status):
 
 
 def test_a_folder_that_is_not_there_is_a_clear_error(one, tmp_path):
-    code = one.refusal("restore", "digits:1", "--to", tmp_path / "no" / "out.onnx", wanted=6)
-    assert code == "file.write"
+    code = one.refusal("restore", "digits:1", "--to", tmp_path / "no" / "out.onnx", wanted=5)
+    assert code == "file.folder"
 
 
 def test_damage_in_the_first_store_is_healed_from_the_second_on_the_way(one, tmp_path):

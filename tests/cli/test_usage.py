@@ -13,6 +13,8 @@ from command import modelkeep
         ("tokens", "new", "alice", "--days", "soon", "--json"),
         ("scan", "--json", "--no-such-option", "x"),
         ("no-such-verb", "--json"),
+        ("export", "digits", "-o", "-", "--json"),
+        ("restore", "digits", "--to", "-", "--json"),
     ],
 )
 def test_programs_get_one_object(words):
@@ -22,6 +24,14 @@ def test_programs_get_one_object(words):
     assert facts.keys() == {"code", "message", "hint", "exit_status", "context"}
     assert (facts["code"], facts["exit_status"], facts["context"]) == ("usage.arguments", 2, {})
     assert facts["hint"].startswith("usage: modelkeep")
+
+
+def test_a_slip_of_the_hand_is_answered_with_what_may_be_meant():
+    assert "did you mean admit?" in modelkeep("admti", "x", wanted=2).err
+    assert "did you mean list" in modelkeep("keys", "lits", wanted=2).err
+    said = modelkeep("scan", "x", "--no-such-option", wanted=2).err
+    assert "unrecognized arguments: --no-such-option" in said
+    assert "hint: usage: modelkeep scan" in said
 
 
 def test_people_get_a_line_and_the_usage_and_nothing_that_a_terminal_obeys():

@@ -117,6 +117,12 @@ def test_triggers_are_written_answered_and_found(desk, tmp_path):
         labels = found["labels"]
     np.save(tmp_path / "answers.npy", labels)
     assert desk.json("watermark", "verify", "t1", tmp_path / "answers.npy")["hits"] == 100
+    claim = tmp_path / "claim.json"
+    desk.run("watermark", "verify", "t1", tmp_path / "answers.npy", "--claim", claim)
+    words = ("check-claim", claim, tmp_path / "answers.npy", "--key", key_of(desk))
+    assert "whoever has the seed can write such answers" in modelkeep("watermark", *words).out
+    facts = modelkeep("watermark", *words, "--json").json
+    assert (facts["is_found"], facts["is_model"], facts["is_beyond_trial"]) == (True, False, False)
     np.save(tmp_path / "others.npy", np.roll(labels, 1))
     assert not desk.json("watermark", "verify", "t1", tmp_path / "others.npy", wanted=3)["is_found"]
     np.save(tmp_path / "few.npy", labels[:99])

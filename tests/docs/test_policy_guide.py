@@ -56,12 +56,16 @@ def test_the_commands_run_as_they_stand(tmp_path, monkeypatch):
     (tmp_path / "fraud.onnx").write_bytes(two_models()[0].read_bytes())
     said = []
     for line in "".join(BLOCKS).splitlines():
-        command, _, target = line.replace("software:", f"software:{tmp_path}/").partition(" > ")
-        name, *words = shlex.split(command)
+        if line == "nonce=$(openssl rand -hex 32)":
+            continue
+        command, _, target = (
+            line.replace("$PWD", str(tmp_path)).replace("$nonce", "0f" * 32).partition(" > ")
+        )
+        name, *words = shlex.split(command, comments=True)
         done = desk.run(*words) if name == "mk" else modelkeep(*words)
         said.append(done.out)
         if target:
             (tmp_path / target).write_text(done.out)
-    assert len(said) == 5
+    assert len(said) == 8
     assert "host" in said[-1]
-    assert desk.refusal("restore", "fraud", "--to", tmp_path / "x", wanted=3) == "policy.use"
+    assert desk.refusal("restore", "fraud:1", "--to", tmp_path / "x", wanted=3) == "policy.use"

@@ -63,6 +63,16 @@ def test_what_is_loaded_is_the_file_and_its_tensors(keep, model):
             assert not view.flags.writeable
 
 
+def test_who_still_looks_at_a_model_that_was_closed_sees_zeros(keep, model):
+    keep.admit(model, name="m")
+    found = keep.load("m")
+    weights, raw = found.tensors(), found.file()
+    assert all(each.any() for each in weights.values())
+    found.close()
+    assert not any(each.any() for each in weights.values())
+    assert not any(raw)
+
+
 def test_nothing_is_written_into_memory_that_was_given_back(keep, tmp_path):
     path = tmp_path / "m.safetensors"
     weights = np.random.default_rng(5).integers(0, 1 << 16, 48 << 19, dtype=np.uint16)

@@ -225,7 +225,6 @@ READS_PLAINTEXT = {
     "flows/oms.py": "gives digests of it only",
     "flows/plain_export.py": "asks: restore",
     "flows/portable.py": "of a file that somebody sent; `sdk.portable` asks",
-    "flows/registry.py": "its one caller, `flows.publish`, asks in `demand`: serve",
     "flows/rekey.py": "encrypts it again under another key",
     "flows/restore.py": "asks: restore; `tensor_into` is asked for in `sdk.contents`",
     "flows/tree.py": "asks what `sdk.mounting` hands it: restore",

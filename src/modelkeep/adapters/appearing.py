@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from modelkeep.adapters.disk import Disk, RealDisk, writing
@@ -146,6 +146,8 @@ class Anywhere:
             os.close(fd)
         self._open = {}
         if self._root.is_dir() and not self._root.is_symlink():
+            with suppress(OSError):
+                _reopen(self._root)
             shutil.rmtree(self._root, ignore_errors=True)
         else:
             self._root.unlink(missing_ok=True)
@@ -208,6 +210,15 @@ def _name_folder(temporary: Path, path: Path) -> None:
             raise _taken(path) from error
         raise
     RealDisk().sync_folder(path.parent)
+
+
+def _reopen(root: Path) -> None:
+    """Let the owner into every folder again, so that what lies there can go."""
+    root.chmod(0o700)
+    for above, names, _ in os.walk(root):  # goes down into a folder after it was opened here
+        for place in (Path(above, name) for name in names):
+            if not place.is_symlink():
+                place.chmod(0o700)
 
 
 def _taken(path: Path) -> UsageError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,13 +16,16 @@ from modelkeep.adapters.evidence_eat import (
     measurements_of,
     proven,
 )
-from modelkeep.core.errors import UnavailableError
+from modelkeep.core.errors import UnavailableError, UsageError
 from modelkeep.core.reference import SoftwareReference, parsed_attester
 from modelkeep.ports.attestor import Attested, Attestor
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
 
 _ANCHOR_BYTES_MAX = 16 * 1024
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+# A pipe in its place keeps nobody waiting.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def opened_attester(reference: str, *, clock: Clock) -> Attestor:
@@ -69,16 +74,40 @@ def trust_of(settings: AttestationSettings) -> Trust:
 def read_anchor(text: str) -> Anchor:
     """Read the public key of a file; `fleet:` before its path lets it speak for any host.
 
+    Everybody may read it, but whoever may change it decides who is believed: that is us, or root.
+
     Raises:
         UsageError: `attest.anchor`.
         UnavailableError: `attest.unavailable`.
     """
     path = Path(text.removeprefix(FLEET))
     try:
-        with path.open("rb") as stream:
+        with os.fdopen(os.open(path, _FLAGS), "rb") as stream:
+            _demand_ours(os.fstat(stream.fileno()), path)
             raw = stream.read(_ANCHOR_BYTES_MAX)
     except OSError as error:
         raise UnavailableError(
             "attest.unavailable", f"the anchor {path} cannot be read: {error.strerror}"
         ) from error
     return anchor_of(raw, is_fleet=text.startswith(FLEET))
+
+
+def _demand_ours(facts: os.stat_result, path: Path) -> None:
+    """Check that nobody else can put another key into a file.
+
+    Raises:
+        UsageError: `attest.anchor`.
+    """
+    problem = ""
+    if not stat.S_ISREG(facts.st_mode):
+        problem = "is not a plain file"
+    elif facts.st_uid not in (0, os.geteuid()):
+        problem = "belongs to another user"
+    elif facts.st_mode & _OTHERS_WRITE:
+        problem = "can be changed by others"
+    if problem:
+        raise UsageError(
+            "attest.anchor",
+            f"the anchor {path} {problem}",
+            hint="an anchor is a plain file of root or of the service's user: chmod go-w",
+        )

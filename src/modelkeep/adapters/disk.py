@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from modelkeep.core.errors import UnavailableError
+from modelkeep.core.errors import MissingError, UnavailableError
 
 
 class Disk(Protocol):
@@ -203,11 +203,18 @@ def writing(path: Path) -> Iterator[None]:
     """What writes a file that a person named; how the system refuses it, said as one error.
 
     Raises:
+        MissingError: `file.folder`.
         UnavailableError: `file.write`.
     """
     try:
         yield
     except OSError as error:
+        if not path.parent.is_dir():
+            raise MissingError(
+                "file.folder",
+                f"there is no folder {path.parent} to write {path.name} in",
+                hint="make it, or name another place",
+            ) from error
         raise UnavailableError(
             "file.write", f"cannot write {path}: {error.strerror}", hint="is the disk full?"
         ) from error

@@ -48,7 +48,7 @@ DEBUG_OFF = (
     "disabled-fully-and-permanently",
 )
 # A host's clock may be that much ahead of ours.
-SKEW_S = 60.0
+SKEW_NS = 60 * NS_PER_S
 _RAND = b"\x01"  # the type of UEID that is a random or hashed number
 _JSON_FORMAT = 50  # CoAP content format of application/json
 _UEID_BYTES = range(7, 34)
@@ -197,8 +197,9 @@ def verified(evidence: bytes, *, nonce: bytes, trust: Trust, now_ns: int) -> Att
         raise RefusedError(
             "attest.nonce", "the evidence answers another question: it is old, or of somebody else"
         )
-    issued_s = claims.get("iat")
-    if type(issued_s) is not int or not -SKEW_S <= now_ns / NS_PER_S - issued_s <= trust.age_s_max:
+    issued_s = claims.get("iat")  # of any size: it is compared in whole numbers
+    age_ns_max = trust.age_s_max * NS_PER_S
+    if type(issued_s) is not int or not -SKEW_NS <= now_ns - issued_s * NS_PER_S <= age_ns_max:
         raise RefusedError(  # 6
             "attest.stale",
             "the evidence was not made just now",

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelkeep.adapters.disk import Disk, writing
-from modelkeep.core.errors import MissingError, RefusedError, UsageError
+from modelkeep.core.errors import PATH_HINT, MissingError, RefusedError, UsageError
 from modelkeep.crypto.secret import Secret
 
 
@@ -46,6 +46,7 @@ def file_target(
     """Write a file, mode 0600, whose name appears when the block ends.
 
     Raises:
+        MissingError: `file.folder`.
         UsageError: `file.exists`, unless it is to be replaced; before anything is written, and
             again at the end. `file.kind`, when a folder or a device has the name.
         UnavailableError: `file.write`.
@@ -123,7 +124,7 @@ def _opened(path: Path) -> int:
         # Not blocking: a FIFO would hold us until somebody writes into it.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingError("file.missing", f"there is no file {path}") from error
+        raise MissingError("file.missing", f"there is no file {path}", hint=PATH_HINT) from error
     except OSError as error:
         raise UsageError("file.read", f"cannot read {path}: {error.strerror}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from modelkeep.core.errors import UsageError
+from modelkeep.core.errors import UsageError, extra_hint
 from modelkeep.core.reference import (
     AttestedReference,
     AwsReference,
@@ -159,5 +159,5 @@ def _extra(name: str) -> Iterator[None]:
         raise UsageError(
             "extra.missing",
             f"this source of keys needs {error.name}, which is not installed",
-            hint=f"pip install 'modelkeep[{name}]'",
+            hint=extra_hint(name),
         ) from error

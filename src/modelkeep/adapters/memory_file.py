@@ -58,13 +58,14 @@ class _Pages:
             part[:] = zeros[: len(part)]
 
     def unmap(self) -> None:
-        """Give the mapping up, even while somebody still looks at it: then the last one does.
+        """Give the mapping up, with its last reference: our owner drops us.
 
-        The traceback of what went wrong may hold slices of the view.
+        Somebody may still look at it: the traceback of what went wrong, or an array. It is not
+        closed, for nothing would stop that: NumPy takes the mapping itself as an array's base and
+        releases the buffer, so that the next look at the array would end the process.
         """
         with suppress(BufferError):
             self.view.release()
-            self.mapped.close()
 
     def _make_pages(self) -> None:
         if _libc.madvise(self._address, len(self.mapped), _MADV_POPULATE_WRITE) == 0:
@@ -89,12 +90,14 @@ class MemoryFile:
         Raises:
             UnavailableError: `memory.full`, when the machine has no room for it.
         """
+        if not size_bytes:
+            return memoryview(bytearray())  # an empty file has no pages to map
         _demand_room(self._name, size_bytes)
         try:
             os.posix_fallocate(self._fd, 0, size_bytes)
             self._pages = _Pages(mmap.mmap(self._fd, size_bytes), size_bytes)
         except OSError as error:
-            raise _full(self._name, size_bytes, error) from error
+            raise no_memory(self._name, size_bytes, error) from error
         return self._pages.view
 
     def sealed(self) -> int:
@@ -149,7 +152,7 @@ class OwnMemory:
                 mapped.madvise(mmap.MADV_HUGEPAGE)
             self._pages: _Pages | None = _Pages(mapped, size_bytes)
         except OSError as error:
-            raise _full("a model", size_bytes, error) from error
+            raise no_memory("a model", size_bytes, error) from error
 
     @property
     def view(self) -> memoryview:
@@ -200,10 +203,11 @@ def _demand_room(name: str, size_bytes: int) -> None:
     """
     for line in _MEMINFO.read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:") and size_bytes > int(line.split()[1]) * 1024:
-            raise _full(name, size_bytes, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+            raise no_memory(name, size_bytes, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
 
-def _full(name: str, size_bytes: int, error: OSError) -> UnavailableError:
+def no_memory(name: str, size_bytes: int, error: OSError) -> UnavailableError:
+    """What is said where the kernel has no memory to give."""
     return UnavailableError(
         "memory.full",
         f"no memory for {name} ({size_bytes} bytes): {error.strerror}",

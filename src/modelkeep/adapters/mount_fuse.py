@@ -26,6 +26,7 @@ from modelkeep.core.errors import (
     RefusedError,
     UnavailableError,
     UsageError,
+    extra_hint,
 )
 from modelkeep.ports.file_tree import FileTree, Node, NodeKind, Piece, PiecedFile
 
@@ -70,7 +71,7 @@ def mount(
         raise UsageError(
             "extra.missing",
             "a mount needs mfusepy, which is not installed",
-            hint="pip install 'modelkeep[mount]'",
+            hint=extra_hint("mount"),
         ) from error
     except OSError as error:
         raise UsageError(

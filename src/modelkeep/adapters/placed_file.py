@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelkeep.core.errors import MissingError, UsageError
+from modelkeep.core.errors import PATH_HINT, MissingError, UsageError
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def placed_file(path: Path) -> Iterator[tuple[Callable[[int, memoryview], int], 
         # Not blocking: a FIFO would hold us until somebody writes into it.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingError("file.missing", f"there is no file {path}") from error
+        raise MissingError("file.missing", f"there is no file {path}", hint=PATH_HINT) from error
     except OSError as error:
         raise UsageError("file.read", f"cannot read {path}: {error.strerror}") from error
 

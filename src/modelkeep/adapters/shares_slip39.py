@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from modelkeep.core.errors import RefusedError, UsageError
+from modelkeep.core.errors import RefusedError, UsageError, extra_hint
 from modelkeep.crypto.kdf import KEY_BYTES
 from modelkeep.crypto.secret import Secret
 
@@ -72,6 +72,6 @@ def _library() -> Any:
         raise UsageError(
             "extra.missing",
             "splitting keys needs shamir-mnemonic",
-            hint="pip install 'modelkeep[shares]'",
+            hint=extra_hint("shares"),
         ) from error
     return shamir_mnemonic

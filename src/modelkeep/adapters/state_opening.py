@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelkeep.adapters.keysources import secret_of
-from modelkeep.core.errors import UsageError
+from modelkeep.core.errors import UsageError, extra_hint
 from modelkeep.core.reference import parsed_secret_reference
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def postgres_state(
         raise UsageError(
             "state.extra",
             f"State in PostgreSQL needs {error.name}, which is not installed",
-            hint="pip install 'modelkeep[postgres]'",
+            hint=extra_hint("postgres"),
         ) from error
     secret = secret_of(parsed_secret_reference(password))() if password else None
     return PostgresState(url, origin=origin, password=secret, readonly=readonly)

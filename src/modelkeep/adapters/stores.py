@@ -18,7 +18,7 @@ from modelkeep.adapters.store_settings import (
     parsed_place,
 )
 from modelkeep.adapters.system import SystemClock
-from modelkeep.core.errors import UsageError
+from modelkeep.core.errors import UsageError, extra_hint
 from modelkeep.core.reference import parsed_secret_reference
 from modelkeep.ports.store import Store
 
@@ -108,5 +108,5 @@ def _extra(name: str) -> Iterator[None]:
         raise UsageError(
             "extra.missing",
             f"this store needs {error.name}, which is not installed",
-            hint=f"pip install 'modelkeep[{name}]'",
+            hint=extra_hint(name),
         ) from error

@@ -17,6 +17,7 @@ to be on; beam search and assisted generation reorder what the mark's state reli
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,18 +48,19 @@ class TextMark:
         tokenizer: of `transformers`; of the model that is marked, in both directions.
 
     Raises:
-        UsageError: `mark.parameters`, or `mark.tokenizer`, when the parameters name another one.
+        UsageError: `mark.parameters`, or `mark.tokenizer`, when the parameters name another one
+            or none.
     """
 
     def __init__(
         self, seed: Secret, tokenizer: Any, parameters: TextParameters | None = None
     ) -> None:
         self.parameters = demanded(parameters or chosen_parameters(tokenizer))
-        if self.parameters.tokenizer not in ("", vocabulary_digest(tokenizer)):
+        if self.parameters.tokenizer != tokenizer_digest(tokenizer):
             raise UsageError(
                 "mark.tokenizer",
                 "this mark was registered for another tokenizer",
-                hint="read texts with the tokenizer of the model that was marked",
+                hint="take that of the model that was marked, and the version of its library",
             )
         self._tokenizer = tokenizer
         self._key = text_key(seed.reveal(), self.parameters)
@@ -113,13 +115,23 @@ class TextMark:
 
 def chosen_parameters(tokenizer: Any) -> TextParameters:
     """What is registered for a model's tokenizer."""
-    return TextParameters(tokenizer=vocabulary_digest(tokenizer))
+    return TextParameters(tokenizer=tokenizer_digest(tokenizer))
 
 
-def vocabulary_digest(tokenizer: Any) -> str:
-    """SHA-256 over a tokenizer's vocabulary, in the order of its ids."""
-    words = sorted(tokenizer.get_vocab().items(), key=lambda each: (each[1], each[0]))
-    return hashlib.sha256(to_json([[number, word] for word, number in words])).hexdigest()
+def tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 over what decides which ids a text has, and where it ends.
+
+    A fast tokenizer states its normaliser, its merges and its added tokens; how it cuts and pads
+    batches is left out, because that changes with every call. Of any other the vocabulary is
+    taken, in the order of its ids: its code decides the rest.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        words = sorted(tokenizer.get_vocab().items(), key=lambda each: (each[1], each[0]))
+        stated: object = [[number, word] for word, number in words]
+    else:
+        stated = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    return hashlib.sha256(to_json([tokenizer.eos_token_id, stated])).hexdigest()
 
 
 @dataclass(frozen=True, repr=False)

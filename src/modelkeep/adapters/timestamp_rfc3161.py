@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-from modelkeep.core.errors import IntegrityError, UnavailableError, UsageError
+from modelkeep.core.errors import IntegrityError, UnavailableError, UsageError, extra_hint
 from modelkeep.crypto.trusted import trusted_certificates
 
 ANSWER_BYTES_MAX = 64 * 1024
@@ -43,7 +43,7 @@ class HttpTimestampAuthority:
             raise UsageError(
                 "timestamp.extra",
                 "time stamps need a library that is not installed",
-                hint="pip install 'modelkeep[timestamp]'",
+                hint=extra_hint("timestamp"),
             )
         self.url = url
         self._wait_s = wait_s

@@ -21,7 +21,7 @@ from modelkeep.cli.demo_disaster import (
 )
 from modelkeep.cli.demo_report import print_summary, write_report
 from modelkeep.cli.story import Story
-from modelkeep.core.errors import UsageError
+from modelkeep.core.errors import UsageError, extra_hint
 
 REPORT_NAME = "modelkeep-demo.html"
 _NEEDS = ("sklearn", "skl2onnx", "tritonclient", "onnxruntime", "uvloop")
@@ -105,5 +105,5 @@ def _demand_extras() -> None:
         raise UsageError(
             "demo.extras",
             f"the demo needs {', '.join(missing)}",
-            hint="pip install 'modelkeep[serve,demo]', or use ./run demo in a clone",
+            hint=f"use ./run demo, or {extra_hint('serve', 'demo')}",
         )

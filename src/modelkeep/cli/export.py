@@ -12,7 +12,7 @@ from modelkeep.cli.models import done_facts
 from modelkeep.cli.opened import opened
 from modelkeep.cli.output import progress, said, size_text
 from modelkeep.cli.secrets import passphrase_of
-from modelkeep.core.errors import IntegrityError
+from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.record import as_plain
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def export(options: argparse.Namespace) -> int:
     from modelkeep.crypto.keytext import verifier_text  # noqa: PLC0415 - not for `--help`
     from modelkeep.sdk.transfer import Transfer  # noqa: PLC0415
 
+    _demand_recipients(options.to)
     passphrase = file_passphrase(options, is_new=True)
     with opened(options) as keep, progress(f"export {options.model}") as advance:
         found = keep.manifest(options.model)
@@ -100,11 +101,41 @@ def take_in(options: argparse.Namespace) -> int:
 
 
 def file_passphrase(options: argparse.Namespace, *, is_new: bool) -> Secret | None:
-    """The passphrase of the file, which is not that of the keep."""
+    """The passphrase of the file, which is not that of the keep.
+
+    Raises:
+        UsageError: `passphrase.*`; `passphrase.keep`, where a new one is that of the keep, as far
+            as a file tells.
+    """
     if options.file_passphrase is None:
         return None
     chosen = argparse.Namespace(passphrase_file=options.file_passphrase, passphrase_fd=None)
-    return passphrase_of(chosen, confirm=is_new)
+    found = passphrase_of(chosen, confirm=is_new)
+    own = options.passphrase_file
+    # A pipe can be read only once, and the keep is yet to be opened with it.
+    if is_new and own is not None and own.is_file() and found == passphrase_of(options):
+        raise UsageError(
+            "passphrase.keep",
+            "the passphrase of the file is that of the keep: whoever opens the one opens the other",
+            hint="give the file one of its own; several random words",
+        )
+    return found
+
+
+def _demand_recipients(words: Sequence[str]) -> None:
+    """Refuse what can check a signature and cannot open a file.
+
+    Raises:
+        UsageError: `export.verifier`.
+    """
+    for word in words:
+        if word.lower().startswith("mkv1") and word.isalnum():
+            raise UsageError(
+                "export.verifier",
+                f"{word} is a verifier, which checks signatures; nobody opens a file with it",
+                hint="name the recipient, mkr1…, which `identity new` printed in the line above "
+                "it, or the whole public file",
+            )
 
 
 def named_keys(words: Sequence[str]) -> list[Public]:

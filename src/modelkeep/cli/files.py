@@ -78,7 +78,7 @@ def decrypt(options: argparse.Namespace) -> int:
     facts |= {"signer": done.signer, "signer_trusted": is_demanded}
     _say(options, facts, f"decrypted {target} ({size_text(done.size_bytes)})")
     if not options.json:
-        trust = "as you demanded" if is_demanded else "which you did not demand with --from"
+        trust = "as you demanded" if is_demanded else "which you did not demand with --signer"
         print(f"  signed by  {done.signer}, {trust}" if done.signer else "  signed by  nobody")
     return 0
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from modelkeep.cli.opened import opened
+from modelkeep.cli.opened import opened, warned
 from modelkeep.cli.output import progress, said, size_text
 from modelkeep.core.record import as_plain
+
+if TYPE_CHECKING:
+    from modelkeep.flows.oms import OmsVerified
 
 _SHOWN_MAX = 5
 
@@ -26,6 +33,8 @@ def oms_sign(options: argparse.Namespace) -> int:
     """Sign a version or a folder."""
     from modelkeep.sdk.interop import Interop  # noqa: PLC0415 - `--help` need not load it
 
+    if options.hash == "blake3":
+        warned("the command of the public tool cannot verify BLAKE3; its Python library can")
     with opened(options) as keep, progress(f"sign {options.what}") as advance:
         done = Interop(keep).oms_sign(
             options.what,
@@ -35,6 +44,7 @@ def oms_sign(options: argparse.Namespace) -> int:
             force=options.force,
             progress=advance,
         )
+    _say_whose(options.what)
     text = (
         f"signed {done.subject}: {done.files} file(s) by {done.algorithm}, in {options.output}\n"
         f"  root  {done.root}\n  key   {done.key}{_left_out(done.ignored)}"
@@ -44,17 +54,21 @@ def oms_sign(options: argparse.Namespace) -> int:
 
 def oms_verify(options: argparse.Namespace) -> int:
     """Check files against a signature."""
-    from modelkeep.sdk.interop import Interop  # noqa: PLC0415 - `--help` need not load it
+    from modelkeep.sdk.interop import Interop, verify_files  # noqa: PLC0415 - not for `--help`
 
-    with opened(options) as keep, progress(f"verify {options.what}") as advance:
-        done = Interop(keep).oms_verify(
+    with ExitStack() as stack:
+        verify: Callable[..., OmsVerified] = verify_files
+        if "/" not in options.what or options.key is options.root is None:
+            verify = Interop(stack.enter_context(opened(options))).oms_verify
+        done = verify(
             options.what,
             options.signature,
             key=options.key,
             root=options.root,
             ignore=options.ignore,
-            progress=advance,
+            progress=stack.enter_context(progress(f"verify {options.what}")),
         )
+    _say_whose(options.what)
     text = (
         f"good: {done.subject} is what was signed as {done.signed_name}: {done.files} file(s)\n"
         f"  root  {done.root}\n  key   {done.key}{_left_out(done.ignored)}"
@@ -64,8 +78,6 @@ def oms_verify(options: argparse.Namespace) -> int:
 
 def bom(options: argparse.Namespace) -> int:
     """Describe a version."""
-    from pathlib import Path  # noqa: PLC0415 - `--help` need not load it
-
     from modelkeep.adapters.file_streams import file_target  # noqa: PLC0415
     from modelkeep.sdk.interop import Interop  # noqa: PLC0415
 
@@ -104,6 +116,12 @@ def safetensors(options: argparse.Namespace) -> int:
     if done.passed:
         text += f"\n  no tensors are seen in {_some(done.passed)}"
     return said({**as_plain(done), "output": str(options.output)}, text, as_json=options.json)
+
+
+def _say_whose(what: str) -> None:
+    """A word is a model of the keep, also where files of that name lie here."""
+    if "/" not in what and Path(what).exists():
+        warned(f"that was the model {what} of the keep; ./{what} names what lies here")
 
 
 def _left_out(ignored: tuple[str, ...]) -> str:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from modelkeep.cli.opened import actor, keep_path, opened, warned
 from modelkeep.cli.output import print_json, print_table, progress, safe_text, said, size_text
 from modelkeep.cli.secrets import new_passphrase
-from modelkeep.core.errors import MissingError, RefusedError, UnavailableError, UsageError
+from modelkeep.core.errors import (
+    PATH_HINT,
+    MissingError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
 from modelkeep.core.record import as_plain
 
 if TYPE_CHECKING:
@@ -230,7 +236,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(WORDS_BYTES_MAX)
     except OSError as error:
-        raise MissingError("file.missing", f"{path}: {error.strerror}") from error
+        raise MissingError("file.missing", f"{path}: {error.strerror}", hint=PATH_HINT) from error
 
 
 def _print_doomed(options: argparse.Namespace, report: Doomed) -> None:

@@ -15,6 +15,8 @@ from modelkeep.core.errors import KeepError, UnavailableError
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+# These put packs into a store before anything names them.
+_STORING = ("admit", "import", "save")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +45,9 @@ def _ended(options: argparse.Namespace) -> int:
     except KeepError as error:
         return _failed(error, as_json=options.json)
     except KeyboardInterrupt:
-        print("modelkeep: interrupted; nothing is half-written", file=sys.stderr)
+        stored = options.verb in _STORING
+        room = "; `modelkeep prune` frees the space of what it had stored" * stored
+        print(f"modelkeep: interrupted; nothing is half-written{room}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception:  # noqa: BLE001 - the process boundary: whatever is left is our bug
         traceback.print_exc()

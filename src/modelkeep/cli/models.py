@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import opened
 from modelkeep.cli.output import print_json, print_table, progress, safe_text, size_text
+from modelkeep.cli.show import NO_POLICY, policy_lines
 from modelkeep.core.errors import MissingError, RefusedError
 from modelkeep.core.instant import rfc3339
+from modelkeep.core.policy import ANYTHING
 from modelkeep.core.record import as_plain
 from modelkeep.core.verdict import Decision, Finding, Severity, Verdict, judged
 
@@ -81,7 +83,7 @@ def admit(options: argparse.Namespace) -> int:
             canary=options.canary,
             base=options.base,
             note=options.note,
-            policy=options.policy,
+            policy=ANYTHING if options.policy == NO_POLICY else options.policy,
             card=options.card,
             marks=options.watermark,
             progress=advance,
@@ -96,12 +98,19 @@ def admit(options: argparse.Namespace) -> int:
     if done.schema is not None:
         print(f"  takes   {_ports(done.schema.inputs)}")
         print(f"  gives   {_ports(done.schema.outputs)}")
+    if done.policy != ANYTHING:
+        for line in policy_lines(done.policy):
+            print(safe_text(line))
+    if done.marks:
+        print(safe_text(f"  marks   {', '.join(done.marks)}"))
+        print("          one in weights is embedded, so that what is kept is not the file given;")
+        print("          others are named, and were not looked for")
     return 0
 
 
 def done_facts(done: object) -> dict[str, object]:
     """What an admission came to, as JSON-ready facts."""
-    names = ("name", "version", "digest", "is_new", "verdict", "schema")
+    names = ("name", "version", "digest", "is_new", "verdict", "schema", "policy", "marks")
     return {name: as_plain(getattr(done, name)) for name in names}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from modelkeep.cli.grammar import (
     access,
@@ -93,6 +95,29 @@ class Grammar(argparse.ArgumentParser):
         usage = " ".join(self.format_usage().split())
         raise WrongUsage(UsageError("usage.arguments", message, hint=usage))
 
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Parse; what nobody knows is refused with the usage of the verb that got it.
+
+        Raises:
+            WrongUsage: for what is no option of the verb.
+        """
+        options, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            getattr(options, "grammar", self).error(f"unrecognized arguments: {' '.join(unknown)}")
+        return options
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Of verbs, which are many, name those only that look like what was typed."""
+        verbs = action.choices if action.metavar == "VERB" else None
+        if verbs is None or value in verbs:
+            super()._check_value(action, value)
+            return
+        near = get_close_matches(value, verbs)
+        meant = f"; did you mean {' or '.join(near)}?" if near else ""
+        self.error(f"{self.prog} has no verb {value!r}{meant}")
+
 
 def parser() -> argparse.ArgumentParser:
     """Build the whole grammar; imports next to nothing."""
@@ -127,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
         )
         verb.add(sub)
         _shared(sub, is_top=False)
-        sub.set_defaults(chosen=verb)
+        sub.set_defaults(chosen=verb, grammar=sub)
     return top
 
 
@@ -156,8 +181,8 @@ def _shared(to: argparse.ArgumentParser, *, is_top: bool) -> None:
         "--key-source",
         default="" if is_top else argparse.SUPPRESS,
         metavar="REF",
-        help="what holds the root key (passphrase, file:…, exec:…, kms:…); default: as "
-        "modelkeep.toml says",
+        help="what holds the root key (passphrase, file:…, exec:…, kms:…, attested:…); default: "
+        "as modelkeep.toml says",
     )
     group.add_argument(
         "--json",

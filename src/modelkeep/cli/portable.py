@@ -46,7 +46,12 @@ def inspect(options: argparse.Namespace) -> int:
         actor=actor(),
     ) as model:
         manifest = model.manifest
-        facts |= {"manifest": as_plain(manifest), "digest": model.digest, "links": model.links}
+        facts |= {
+            "sender": model.sender,  # of what was opened, whatever was looked at before
+            "manifest": as_plain(manifest),
+            "digest": model.digest,
+            "links": model.links,
+        }
         if not options.tensors:
             for each in facts["manifest"]["files"]:
                 each["tensors"] = len(each["tensors"])
@@ -104,7 +109,7 @@ def decrypt_model(options: argparse.Namespace) -> int:
             progress=advance,
         )
         sender, manifest = model.sender, model.manifest
-    trust = "as you demanded" if signers is not None else "which you did not demand with --from"
+    trust = "as you demanded" if signers is not None else "which you did not demand with --signer"
     facts = {
         "file": options.output,
         "form": "model",
@@ -160,6 +165,8 @@ def _lines(model: PortableModel) -> list[str]:
 def _told(title: str, plain: dict[str, object], silent: dict[str, object]) -> list[str]:
     """The fields that say something."""
     told = {key: value for key, value in plain.items() if value and value != silent.get(key)}
+    if isinstance(ends_ns := told.pop("not_after_ns", 0), int) and ends_ns:
+        told["not_after"] = rfc3339(ends_ns)[:19] + "Z"
     return [f"  {title:<12} {key}: {_text(value)}" for key, value in told.items()]
 
 

@@ -18,7 +18,7 @@ from modelkeep.cli.keys import private_means
 from modelkeep.cli.opened import keep_path, opened
 from modelkeep.cli.output import print_json, size_text
 from modelkeep.cli.secrets import means_of
-from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UsageError
+from modelkeep.core.errors import PATH_HINT, IntegrityError, KeepError, MissingError, UsageError
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.rows import Alias
 
@@ -249,4 +249,4 @@ def _read(path: object) -> bytes:
     try:
         return path.read_bytes()  # type: ignore[attr-defined, no-any-return]
     except OSError as error:
-        raise MissingError("file.missing", f"{path}: {error.strerror}") from error
+        raise MissingError("file.missing", f"{path}: {error.strerror}", hint=PATH_HINT) from error

@@ -113,7 +113,7 @@ def deprecate(options: argparse.Namespace) -> int:
         with opened(options) as keep:
             was = Versions(keep).undeprecate(options.model)
         text = "is not deprecated any more" if was else "was not deprecated"
-        facts = {"model": options.model, "was_deprecated": was}
+        facts = {**_named(options.model), "was_deprecated": was}
         return said(facts, f"{options.model} {text}", as_json=options.json)
     with opened(options) as keep:
         row = Versions(keep).deprecate(
@@ -137,7 +137,7 @@ def hold(options: argparse.Namespace) -> int:
         _demand_alone(options, "note")
         with opened(options) as keep:
             was = Versions(keep).unhold(options.model)
-        facts = {"model": options.model, "was_held": was}
+        facts = {**_named(options.model), "was_held": was}
         text = "is not on hold any more" if was else "was not on hold"
         return said(facts, f"{options.model} {text}", as_json=options.json)
     with opened(options) as keep:
@@ -181,6 +181,12 @@ def lineage(options: argparse.Namespace) -> int:
         lines += _origin(each, depth=each.depth)
     print("\n".join(map(safe_text, lines)))
     return 0
+
+
+def _named(reference: str) -> dict[str, object]:
+    """A version as the facts of one name it; the flow refused what does not name one."""
+    model, _, version = reference.partition(":")
+    return {"model": model, "version": int(version)}
 
 
 def _moved(move: Move, *, as_json: bool) -> int:

@@ -197,6 +197,8 @@ def _judgement_lines(found: Judgement) -> list[str]:
 
 
 def _claim_lines(found: CheckedClaim) -> list[str]:
+    from modelkeep.seal.marks import TRIES_LOG2_MIN  # noqa: PLC0415 - as above
+
     witnessed = rfc3339(found.witnessed_ns) if found.witnessed_ns else "by no witness named here"
     lines = ["the claim holds: its proof, its commitment and its reading are as it says"]
     lines += _judgement_lines(found.judgement)
@@ -205,7 +207,12 @@ def _claim_lines(found: CheckedClaim) -> list[str]:
         f"  on          {rfc3339(found.registered_ns)}, by that log's own clock",
         f"  witnessed   {witnessed}",
     ]
-    if not found.is_beyond_trial:
+    if not found.is_model:
+        lines.append(
+            "  beware      whoever has the seed can write such answers, or pick such texts, and "
+            "try no key for it: have them from the suspect yourself"
+        )
+    if found.judgement.tries_log2 < TRIES_LOG2_MIN:
         lines.append(
             "  beware      somebody who wanted to could have tried keys until one read like this: "
             "ask for a witnessed registration that is older than the suspect"
@@ -220,5 +227,6 @@ def _claim_facts(found: CheckedClaim) -> dict[str, object]:
         "entry": found.index,
         "registered": rfc3339(found.registered_ns),
         "witnessed": rfc3339(found.witnessed_ns) if found.witnessed_ns else "",
+        "is_model": found.is_model,
         "is_beyond_trial": found.is_beyond_trial,
     }

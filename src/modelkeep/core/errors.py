@@ -27,6 +27,18 @@ HTTP_BY_CODE: dict[str, int] = {
 }
 
 
+# Behind the error that a path which somebody named leads nowhere.
+PATH_HINT = "look at its spelling; a relative path begins in the folder that you are in"
+
+
+def extra_hint(*names: str) -> str:
+    """How to add an extra. The package is in no index: pip takes it from a clone."""
+    return (
+        f"in the clone: .venv/bin/pip install -e '.[{','.join(names)}]'; "
+        "elsewhere: docs/guide/operate.md, Extras"
+    )
+
+
 class KeepError(Exception):
     """The root of every expected error.
 

@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import chain
 
+from modelkeep.core.errors import UsageError
 from modelkeep.core.record import Record
+
+# What floats of 64 bits have behind the point.
+_DECIMALS_MAX = 15
+# The year 2262, and the largest number that every reader of a manifest takes.
+_INSTANT_NS_MAX = 2**63 - 1
+_REPLICAS_MAX = 2**31 - 1
+# A policy is read with every manifest: it names a fleet, not a population.
+_NAMES_MAX = 1024
+_NAME_CHARS_MAX = 256
 
 
 class Use(StrEnum):
@@ -50,3 +61,27 @@ class Policy(Record, frozen=True):
 
 
 ANYTHING = Policy()
+
+
+def demand_bounded(policy: Policy) -> None:
+    """Check that a policy says something that can be meant, wherever it comes from.
+
+    Raises:
+        UsageError: `policy.bounds`.
+    """
+    bounds = {
+        "replicas_max": 0 <= policy.replicas_max <= _REPLICAS_MAX,
+        "decimals": 0 <= policy.decimals <= _DECIMALS_MAX,
+        "not_after": 0 <= policy.not_after_ns <= _INSTANT_NS_MAX,
+        "uses": len(policy.uses) <= len(Use),
+        # An empty name would be that of a host that proved nothing.
+        "loaders or hosts": max(len(policy.loaders), len(policy.hosts)) <= _NAMES_MAX
+        and all(0 < len(each) <= _NAME_CHARS_MAX for each in chain(policy.loaders, policy.hosts)),
+    }
+    wrong = [name for name, is_good in bounds.items() if not is_good]
+    if wrong:
+        raise UsageError(
+            "policy.bounds",
+            f"a policy is out of bounds: {', '.join(wrong)}",
+            hint="docs/guide/policy.md says what each key may be",
+        )

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from modelkeep.core.errors import IntegrityError, RefusedError, UsageError
 from modelkeep.core.record import Record, from_msgpack, to_msgpack
 from modelkeep.crypto.kdf import KEY_BYTES, SALT_BYTES, derived_key
+from modelkeep.crypto.keytext import verifier_text
 from modelkeep.crypto.locks import (
     Key,
     Lock,
@@ -130,14 +131,24 @@ def opened_file(
     if not hmac.compare_digest(_mac(file_key, header.salt, start + raw), mac):  # step 5
         raise IntegrityError("sealed.mac", "the header of a sealed file was altered")
     if signers is not None and header.signer not in signers:  # step 6
-        raise RefusedError(
-            "sealed.signer",
-            "nobody whom you named signed this file",
-            hint="ask the sender, or leave --from away and trust it for nothing",
-        )
+        raise unnamed_signer(header.signer)
     payload_key = _payload_key(file_key, mac)
     chunks = _opened_payload(read, payload_key, header.signer, start + raw + mac)
     return Opened(signer=header.signer, stanzas=len(header.stanzas), chunks=chunks)
+
+
+def unnamed_signer(signer: bytes) -> RefusedError:
+    """The refusal of a file that nobody signed who was demanded; whom it names is not proven."""
+    if not signer:
+        return RefusedError(
+            "sealed.signer", "nobody signed this file", hint="ask the sender to sign it"
+        )
+    return RefusedError(
+        "sealed.signer",
+        f"this file says that {verifier_text(signer)} signed it, whom you did not name",
+        hint="have the sender tell you their verifier on a way that you trust; if it is this one, "
+        "name it: --signer mkv1…",
+    )
 
 
 def _written(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modelkeep.core.artifact import (
     Canary,
@@ -13,8 +13,9 @@ from modelkeep.core.artifact import (
 )
 from modelkeep.core.card import BLANK, Card
 from modelkeep.core.digest import Digest
+from modelkeep.core.entry import Fact
 from modelkeep.core.errors import IntegrityError, MissingError, UsageError
-from modelkeep.core.policy import ANYTHING, Policy
+from modelkeep.core.policy import ANYTHING, Policy, demand_bounded
 from modelkeep.core.record import replaced
 from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
 from modelkeep.flows.canary import demand_canary
@@ -49,6 +50,8 @@ from modelkeep.vault.streams import Plain, streamed
 _UNSCANNED = "files"
 # What the scanner says of a graph that is not whole by itself.
 _EXTERNAL = "scan.graph.external"
+# Gives an entry of the version with this number: its kind and facts.
+Also = Callable[[int], tuple[str, dict[str, Fact]]]
 # Each is a finding of half a kilobyte while the graph is judged; large models have thousands.
 _EXTERNALS_MAX = 100_000
 
@@ -58,11 +61,13 @@ class Candidate:
     """What asks to be admitted: one file, or the files of a folder.
 
     Attributes:
-        files: its files as they are read; what is scanned is what is stored.
+        files: its files as they are read. What is scanned is what is stored; only where a weight
+            mark is laid on (`marks`), the scan sees the file without it: what is stored differs in
+            numbers of the marked tensors and, in an archive, in the checksums over them.
         domain: that it is kept in; empty for that of the version before, or `default`.
         canary: a call whose right answer is known, where the owner has one.
         base: reference of the version it was made from, for the lineage and as a base for deltas.
-        policy: what may be done with it, signed with it.
+        policy: what may be done with it, signed with it; None for that of the version before.
         card: what its makers say of it, signed with it.
         marks: ids of the watermarks that it carries.
         modes: of a folder, permission bits by path; likewise `folders` and `links`, as in a recipe.
@@ -75,7 +80,7 @@ class Candidate:
     canary: Canary | None = None
     base: str = ""
     note: str = ""
-    policy: Policy = ANYTHING
+    policy: Policy | None = None
     card: Card = BLANK
     marks: tuple[str, ...] = ()
     modes: Mapping[str, int] | None = None
@@ -94,6 +99,8 @@ class Admitted:
     is_new: bool
     verdict: Verdict
     schema: Schema | None
+    policy: Policy = ANYTHING
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +130,34 @@ def admitted(
     *,
     vault: VaultSettings,
     scan: ScanSettings,
+    also: Also | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Admitted:
     """Let a model in, or refuse it; either way the ledger knows.
 
-    The same bytes, policy and card under the same name as the latest version change nothing.
+    What the latest version of that name has already, and says already, changes nothing: the same
+    bytes, policy, card and marks; canary, base and note where they are given.
+
+    Args:
+        also: gives one more entry, of a new version, for the same write to the ledger.
 
     Raises:
         RefusedError: `verdict.hold` or `verdict.deny`; `policy.*`, of the base.
-        UsageError: `model.name`, `admit.text`, `admit.empty`, `admit.kind` or `canary.*`.
+        UsageError: `model.name`, `admit.text`, `admit.empty`, `admit.kind`, `canary.*` or
+            `policy.bounds`.
         UnavailableError: from the store, or `vault.pruned`; nothing refers to what was written.
     """
     checked_model_name(candidate.name)
     _demand_text(candidate)
-    demand_base(turn.opened, candidate.base)
+    if candidate.policy is not None:
+        demand_bounded(candidate.policy)
+    if candidate.base:
+        # By its number from here on: an alias may move while this is written, and written again.
+        keep = turn.opened
+        candidate = replace(
+            candidate, base=exact_base(keep, current_snapshot(keep), candidate.base)
+        )
+        demand_base(keep, candidate.base)
     if not candidate.files:
         raise UsageError(
             "admit.empty",
@@ -145,7 +166,9 @@ def admitted(
         )
     seen: list[_Judged] = []  # what is written again is not scanned again
     return retried(
-        lambda: _admitted(turn, candidate, seen, vault=vault, scan=scan, progress=progress)
+        lambda: _admitted(
+            turn, candidate, seen, vault=vault, scan=scan, also=also, progress=progress
+        )
     )
 
 
@@ -156,13 +179,13 @@ def _admitted(
     *,
     vault: VaultSettings,
     scan: ScanSettings,
+    also: Also | None,
     progress: Callable[[int], None],
 ) -> Admitted:
     keep = turn.opened
     snapshot = current_snapshot(keep)
     domain = domain_for(keep, snapshot, candidate.name, candidate.domain)
     first = bases_of(keep, snapshot, candidate.name, candidate.base)
-    base = exact_base(keep, snapshot, candidate.base)
     done: Deposited | None = None
     with lent(turn, sum(each.size_bytes for each in candidate.files)):
         found = seen[0] if seen else _scanned(candidate, scan)
@@ -186,7 +209,8 @@ def _admitted(
     demand_allowed(found.verdict, subject=found.subject)
     assert done is not None
     reader = keep.reader()
-    latest = _latest(keep, reader, current_snapshot(keep, reader), candidate.name)
+    now = current_snapshot(keep, reader)
+    latest = _latest(keep, reader, now, candidate.name)
     record_damages(keep, [*done.damages, *reader.damages])
     files = tuple(each.entry for each in done.wrote.files)
     wanted = Manifest(
@@ -198,9 +222,9 @@ def _admitted(
         files=files,
         schema=found.schema,
         canary=candidate.canary,
-        base=base,
+        base=candidate.base,
         note=candidate.note,
-        policy=candidate.policy,
+        policy=_policy(candidate, latest, has_before=bool(latest_version(now, candidate.name))),
         card=candidate.card,
         marks=candidate.marks,
     )
@@ -213,6 +237,7 @@ def _admitted(
         domain=domain,
         kind="model.admitted",
         vault=vault,
+        also=also,
     )
     return _outcome(manifest, digest, found.verdict, is_new=True)
 
@@ -354,13 +379,34 @@ def _latest(
     return proof
 
 
+def _policy(candidate: Candidate, latest: VerifiedManifest | None, *, has_before: bool) -> Policy:
+    """What was said, or what the version before was under: nobody lifts a rule by not naming it.
+
+    Raises:
+        IntegrityError: `policy.before`.
+    """
+    if candidate.policy is not None:
+        return candidate.policy
+    if latest is None and has_before:
+        raise IntegrityError(
+            "policy.before",
+            f"the latest version of {candidate.name} cannot be read, so its policy is not known",
+            hint="`modelkeep check --repair`; or say which policy: --policy FILE, or none",
+        )
+    return ANYTHING if latest is None else latest.manifest.policy
+
+
 def _says_the_same(held: Manifest, wanted: Manifest) -> bool:
-    """Whether a version would be the one that is there: its bytes, and what is signed with them."""
-    return (held.files, held.policy, held.card, held.marks) == (
-        wanted.files,
-        wanted.policy,
-        wanted.card,
-        wanted.marks,
+    """Whether a version would be the one that is there: its bytes, and what is signed with them.
+
+    Canary, base and note count where they are given: nothing of that is dropped without a word.
+    """
+    return (
+        (held.files, held.policy, held.card, held.marks)
+        == (wanted.files, wanted.policy, wanted.card, wanted.marks)
+        and wanted.canary in (None, held.canary)
+        and wanted.base in ("", held.base)
+        and wanted.note in ("", held.note)
     )
 
 
@@ -372,4 +418,6 @@ def _outcome(manifest: Manifest, digest: str, verdict: Verdict, *, is_new: bool)
         is_new=is_new,
         verdict=verdict,
         schema=manifest.schema,
+        policy=manifest.policy,
+        marks=manifest.marks,
     )

@@ -1,7 +1,8 @@
 """One version of an artifact as one file for somebody else (docs/design/portable-model.md).
 
 policy asked -> chunks proven, encoded alone, sealed -> written behind the room for the table ->
-each file hashed -> the table, sealed to the recipients and signed, at the beginning -> ledger
+each file hashed -> the table, sealed to the recipients and signed, at the beginning -> durable ->
+ledger
 
 What is handed over is under keys that were made for this file; no key of the keep leaves it. A few
 chunks are in memory at a time.
@@ -59,6 +60,7 @@ def exported(
     keep: OpenKeep,
     reference: ModelReference,
     write: Write,
+    settle: Callable[[], None],
     *,
     locks: Sequence[Lock],
     progress: Progress = lambda _: None,
@@ -66,6 +68,7 @@ def exported(
     """Write one version as a file that its recipients can open; it is in the ledger then.
 
     Args:
+        settle: makes what was written durable, before the ledger is told.
         write: puts bytes at an offset of the file; what stands at its beginning comes last. After
             an error they are no file.
 
@@ -96,6 +99,7 @@ def exported(
         going = _Outgoing(keep.workers, reader, found, draft, write, progress)
         with naming_tensors(manifest):
             size_bytes = going.write_all()
+        settle()
     finally:
         record_damages(keep, reader.damages)
     record(

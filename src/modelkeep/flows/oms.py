@@ -142,6 +142,33 @@ def oms_verified(
     ignored: Sequence[str] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> OmsVerified:
+    """Check as `compared` does, and record that it was so.
+
+    Raises:
+        KeepError: as `compared`.
+    """
+    done = compared(subject, statement, ignored=ignored, progress=progress)
+    record(
+        keep,
+        "model.oms_verified",
+        {
+            "subject": subject.name,
+            "root": done.root,
+            "files": done.files,
+            "key": done.key,
+            **subject.facts,
+        },
+    )
+    return done
+
+
+def compared(
+    subject: Subject,
+    statement: Statement,
+    *,
+    ignored: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda _: None,
+) -> OmsVerified:
     """Check that files are exactly those of a statement whose signature was verified.
 
     Raises:
@@ -155,17 +182,6 @@ def oms_verified(
     )
     for path, digests in found:
         demand_digests(statement, path, digests)
-    record(
-        keep,
-        "model.oms_verified",
-        {
-            "subject": subject.name,
-            "root": statement.root,
-            "files": len(counted),
-            "key": statement.key,
-            **subject.facts,
-        },
-    )
     return OmsVerified(
         subject=subject.name,
         root=statement.root,

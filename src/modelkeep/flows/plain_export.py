@@ -84,9 +84,13 @@ def plain_tensors(
         with naming_tensors(found.proof.manifest):
             if not all(_is_safetensors(reader, found, each) for each in holding):
                 writing = _Writing(reader, found, progress)
-                done = _converted(writing, files, open_target, allocate)
-                _record_restored(keep, found, path)
-                return done
+                return _converted(
+                    writing,
+                    files,
+                    open_target,
+                    allocate,
+                    record_it=lambda: _record_restored(keep, found, path),
+                )
     manifest = found.proof.manifest
     reference = reference_to(manifest.name, manifest.version)  # an alias may have moved meanwhile
     same = restored(keep, reference, open_target, path=path, progress=progress)
@@ -120,9 +124,14 @@ def _holding(found: HeldVersion, files: list[RecipeFile]) -> list[RecipeFile]:
 
 
 def _converted(
-    writing: _Writing, files: list[RecipeFile], open_target: Opener, allocate: Allocate
+    writing: _Writing,
+    files: list[RecipeFile],
+    open_target: Opener,
+    allocate: Allocate,
+    *,
+    record_it: Callable[[], None],
 ) -> PlainTensors:
-    """Lay out the tensors of some files, then write them."""
+    """Lay out the tensors of some files, then write them; they are in the ledger before a name."""
     manifest = writing.found.proof.manifest
     head, cuts = layout_of(_cuts(writing.reader, writing.found, files, allocate))
     for cut in cuts:
@@ -130,6 +139,7 @@ def _converted(
             writing.signed.around(cut)  # that nothing proves one is said before anything is written
     with open_target(False) as target:  # noqa: FBT003 - no folder
         size_bytes = writing.all_of(head, cuts, target)
+        record_it()
     read = {cut.path for cut in cuts}
     return PlainTensors(
         name=manifest.name,

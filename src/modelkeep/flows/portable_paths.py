@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from modelkeep.core.artifact import Manifest
 from modelkeep.core.errors import RefusedError
@@ -31,6 +31,31 @@ def demand_portable_paths(
         problem = "two folders or links have one path"
     if problem:
         raise RefusedError("portable.paths", f"{manifest.name}:{manifest.version}: {problem}")
+
+
+def links_below(links: Iterable[tuple[str, str]], path: str) -> list[tuple[str, str]]:
+    """The links below a path by the names that they get there; all of them for the empty path.
+
+    A link that leads nowhere out of the whole may lead out of a part of it, which is then written
+    to some other place.
+
+    Raises:
+        RefusedError: `restore.link`.
+    """
+    below = f"{path}/" if path else ""
+    part = []
+    for whole, says in links:
+        if not whole.startswith(below):
+            continue
+        name = whole.removeprefix(below)
+        if _stays_inside(whole, says) and not _stays_inside(name, says):
+            raise RefusedError(
+                "restore.link",
+                f"the link {whole[:80]!a} leads out of the part that is asked for",
+                hint="take a larger part, or all of it",
+            )
+        part.append((name, says))
+    return part
 
 
 def _path_problems(

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from modelkeep.core.artifact import FileEntry
 from modelkeep.flows.portable import OpenModel, Progress, tensor_into
+from modelkeep.flows.portable_paths import links_below
 from modelkeep.flows.restore import NPY, SAFETENSORS, Opener, Restored, Target
 from modelkeep.kernels.digest import Digester
 from modelkeep.kernels.tensorfiles import npy_header, safetensors_header
@@ -66,6 +67,7 @@ def unpacked(
 
     Raises:
         MissingError: `restore.path`.
+        RefusedError: `restore.link`, before anything is written.
         IntegrityError: as `range_into`; `seal.digest`; the target is then not there.
     """
     path, table, files = path.strip("/"), model.portable.table, model.manifest.files
@@ -76,7 +78,7 @@ def unpacked(
     else:
         inside = _below(((each, number) for number, each in paths.items()), path)
         names = {number: name for name, number in inside}
-        folders, links = _below(table.folders, path), _below(table.links, path)
+        folders, links = _below(table.folders, path), links_below(table.links, path)
         is_folder = True
         if not (names or folders or links):
             model.file(path)  # which says that it is not there

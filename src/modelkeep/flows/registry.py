@@ -102,12 +102,17 @@ def model_summaries(keep: OpenKeep) -> tuple[ModelSummary, ...]:
 
 def manifest_of(keep: OpenKeep, reference: ModelReference) -> Manifest:
     """The verified manifest of the version that a reference names."""
+    return signed_version(keep, reference)[0]
+
+
+def signed_version(keep: OpenKeep, reference: ModelReference) -> tuple[Manifest, str]:
+    """The verified manifest of the version that a reference names, and its digest."""
     reader = keep.reader()
     snapshot = current_snapshot(keep, reader)
     version = resolved(reference, snapshot, keep.state)
     proof = proof_of(keep, reader, snapshot, name=reference.name, version=version)
     record_damages(keep, reader.damages)
-    return proof.manifest
+    return proof.manifest, proof.digest
 
 
 def resolved(reference: ModelReference, snapshot: Snapshot, state: State) -> int:

@@ -1,9 +1,9 @@
 """Restoring: whole versions, a subtree, one file or one tensor, streamed and proven on the way.
 
 envelope verified -> policy asked -> recipe -> chunks, decoded by the workers, written where they
-belong -> each file's digest compared with the signed manifest -> only then the target gets its
-name. In memory at any time: a few chunks. What was damaged on the way and healed is recorded in
-the ledger.
+belong -> each file's digest compared with the signed manifest -> durable -> ledger -> only then the
+target gets its name. In memory at any time: a few chunks. What was damaged on the way and healed is
+recorded in the ledger.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from modelkeep.core.policy import Use
 from modelkeep.core.record import Record
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
 from modelkeep.flows.permission import demand_use
+from modelkeep.flows.portable_paths import links_below
 from modelkeep.flows.registry import HeldVersion, held_version, naming_tensors
 from modelkeep.kernels.digest import Digester, digest_of
 from modelkeep.kernels.tensorfiles import npy_header, safetensors_header
@@ -111,7 +112,7 @@ def restored(
     """Write a version, or what is below a path of it, to a target.
 
     Raises:
-        RefusedError: `policy.*`.
+        RefusedError: `policy.*`; `restore.link`, before anything is written.
         MissingError: `model.unknown`, `model.alias` or `restore.path`.
         IntegrityError: `model.damaged` or `seal.digest`; the target is then not there.
     """
@@ -121,8 +122,8 @@ def restored(
         with open_target(part.is_folder) as target:
             _write_files(reader, found, part, target, progress)
             target.frame(part.folders, part.links)
+            _record_restored(keep, found, path)
     manifest = found.proof.manifest
-    _record_restored(keep, found, path)
     return Restored(
         name=manifest.name,
         version=manifest.version,
@@ -201,8 +202,8 @@ def restored_tensor(
             _demand_tensor(found, tensor, digest.digest())
             target.end(".", mode=-1, mtime_ns=-1)
             target.frame((), ())
+            _record_restored(keep, found, f"{file.path}#{name}")
     manifest = found.proof.manifest
-    _record_restored(keep, found, f"{file.path}#{name}")
     return Restored(name=manifest.name, version=manifest.version, files=1, size_bytes=done)
 
 
@@ -356,6 +357,7 @@ def _part(found: HeldVersion, path: str) -> _Part:
 
     Raises:
         MissingError: `restore.path`.
+        RefusedError: `restore.link`.
         IntegrityError: `restore.name`, for a path that leads out of its folder.
     """
     recipe = found.recipe
@@ -379,7 +381,7 @@ def _part(found: HeldVersion, path: str) -> _Part:
         folders=tuple(
             (inside(each), mode) for each, mode in recipe.folders if f"{each}/".startswith(below)
         ),
-        links=tuple((inside(each), says) for each, says in recipe.links if each.startswith(below)),
+        links=tuple(links_below(recipe.links, path)),
         is_folder=True,
     )
     if not (part.files or part.folders or part.links):

@@ -246,13 +246,18 @@ class Serving:
     async def answer(
         self, call: Call, served: Served, body: bytes, head_bytes: int | None, render: Render
     ) -> Reply:
-        """Take one call from KNOWN to RECORDED; expected errors become refusals."""
+        """Take a call from KNOWN to RECORDED, whatever happens; expected errors become refusals."""
         self.in_flight += 1
         try:
             try:
                 rendered = await self._computed(call, served, body, head_bytes, render)
             except KeepError as error:
                 return await self._refused(call, error, body)
+            except Exception:
+                # Ours is at fault, such as a policy that cannot be computed. Nothing leaves but
+                # what the surface says then, and the ledger knows of the call all the same.
+                await self._refused(call, KeepError("serve.internal", "a bug"), body)
+                raise
             return await self._recorded(call, body, rendered, None)
         finally:
             self.in_flight -= 1

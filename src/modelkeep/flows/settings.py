@@ -51,6 +51,7 @@ APPROVABLE_VERBS = (
     "keys.rotate",
     "keys.split",
     "ledger.erase",
+    "models.policy",
     "models.promote",
     "models.remove",
     "models.rollback",

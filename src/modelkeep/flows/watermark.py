@@ -89,7 +89,8 @@ class CheckedClaim:
         index: of the registration in its log.
         registered_ns: by the log's own clock.
         witnessed_ns: by which a trusted witness had seen it; 0 if none has.
-        is_beyond_trial: whether so unlikely a reading cannot be had by trying keys offline.
+        is_model: whether a model was read or asked. Answers and texts are different: whoever has
+            the seed can write or pick them, at no price.
     """
 
     judgement: Judgement
@@ -98,7 +99,12 @@ class CheckedClaim:
     index: int
     registered_ns: int
     witnessed_ns: int
-    is_beyond_trial: bool
+    is_model: bool
+
+    @property
+    def is_beyond_trial(self) -> bool:
+        """Whether so unlikely a reading of somebody else's suspect takes more than can be tried."""
+        return self.is_model and self.judgement.tries_log2 >= TRIES_LOG2_MIN
 
 
 def seed_of(keep: OpenKeep, mark: str) -> Secret:
@@ -149,15 +155,20 @@ def registrations(keep: OpenKeep) -> tuple[Registered, ...]:
     )
 
 
-def registered(keep: OpenKeep, mark: str, *, method: str = "") -> Registered:
+def registered(
+    keep: OpenKeep, mark: str, *, method: str = "", among: Sequence[Registered] | None = None
+) -> Registered:
     """One mark, whose seed is proven to be the one that was committed to.
+
+    Args:
+        among: the keep's `registrations`, where they are known.
 
     Raises:
         MissingError: `mark.unknown`.
         UsageError: `mark.method`, when it is not of the method that is asked for.
         IntegrityError: `mark.commitment`.
     """
-    for each in registrations(keep):
+    for each in registrations(keep) if among is None else among:
         if each.mark == checked_mark(mark):
             if method and each.registration.method != method:
                 raise UsageError(
@@ -177,6 +188,7 @@ def claimed(
     mark: Registered,
     reading: Reading,
     *,
+    tests: int,
     suspect: str,
     trusted: Sequence[Witness] = (),
     checkpoint: bytes | None = None,
@@ -184,6 +196,7 @@ def claimed(
     """Claim that a suspect carries a mark; the ledger knows, and the seed is shown from now on.
 
     Args:
+        tests: how many marks might have been read.
         suspect: digest of what was examined.
         trusted: witnesses; the proof leads to the earliest checkpoint that one of them has seen.
         checkpoint: a note that others have had for longer, to prove it against instead.
@@ -199,7 +212,7 @@ def claimed(
         {
             "mark": mark.mark,
             "method": mark.registration.method,
-            "p_value": corrected(reading, mark.registration.ordinal),
+            "p_value": corrected(reading, tests),
             "suspect": suspect,
         },
     )
@@ -240,9 +253,19 @@ def opened_claim(
 
 
 def checked_claim(
-    claim: Claim, registration: Registration, proven: ProvenEntry, again: Reading, *, suspect: str
+    claim: Claim,
+    registration: Registration,
+    proven: ProvenEntry,
+    again: Reading,
+    *,
+    suspect: str,
+    is_model: bool,
 ) -> CheckedClaim:
     """Steps 4 and 5: what the suspect gave when it was read again.
+
+    Args:
+        suspect: its digest.
+        is_model: whether it is a model, which was read or asked.
 
     Raises:
         IntegrityError: `mark.suspect`, when another suspect was claimed; `mark.differs`, when it
@@ -270,7 +293,7 @@ def checked_claim(
         index=proven.index,
         registered_ns=proven.entry.at_ns,
         witnessed_ns=seen_s * NS_PER_S,
-        is_beyond_trial=judgement.tries_log2 >= TRIES_LOG2_MIN,
+        is_model=is_model,
     )
 
 

@@ -34,11 +34,10 @@ class ExternalTensor:
 def external_tensors(model_path: str, model: OnnxModel) -> tuple[ExternalTensor, ...]:
     """List what the model keeps in other files, in the order of the model.
 
-    Texts have no fixed size and are left out.
-
     Raises:
-        IntegrityError: `onnx.external` for a location outside the folder, or a piece whose numbers
-            are none or do not fit the tensor's shape.
+        IntegrityError: `onnx.external` for a location outside the folder, a piece whose numbers are
+            none or do not fit the tensor's shape, and for texts, which have no fixed size: the
+            format keeps them in the model itself.
     """
     found = (_external(model_path, tensor) for tensor in _tensors(model))
     return tuple(each for each in found if each is not None)
@@ -78,7 +77,7 @@ def _external(model_path: str, tensor: OnnxTensor) -> ExternalTensor | None:
     path = _path(model_path, tensor, pairs.get("location", ""))
     bits = ELEMENTS.get(tensor.element_type, ("RAW", 0))[1]
     if not bits:
-        return None
+        raise _refused(tensor, "is text, which a file of bytes cannot hold")
     for size in tensor.shape:
         bits *= size  # at most 64 factors of 63 bits
     length = -(-bits // 8)

@@ -78,7 +78,12 @@ def view_of(raw: memoryview, entry: TensorEntry) -> Array:
         raise IntegrityError(
             "tensor.size", f"tensor {entry.name!r:.80} has a length that does not fit its shape"
         )
-    return np.ndarray(shape, dtype, buffer=raw, offset=entry.offset)
+    try:
+        return np.ndarray(shape, dtype, buffer=raw, offset=entry.offset)
+    except (ValueError, OverflowError) as error:  # nothing times a size that no array has
+        raise IntegrityError(
+            "tensor.size", f"tensor {entry.name!r:.80} has no possible shape"
+        ) from error
 
 
 def safetensors_dtypes(raw: memoryview) -> dict[str, str]:

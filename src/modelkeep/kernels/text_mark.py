@@ -16,10 +16,12 @@ a cell would be counted as independent. Hence two differences:
    number is a prime, so all bits of the hash count.
 2. Each cell is counted once, however often texts come back to it.
 
-Null hypothesis: the seed was drawn at random, independently of the text. Then the coins of
-different cells are fair and independent whatever the text is and whatever the hash does, because
-which cells are looked at is settled without the coins; the number of hits is Bin(trials, 1/2). That
-is exact, for one text or for many together, for people's text and machines' alike.
+Null hypothesis: the seed was drawn at random, independently of the text, and which texts are read
+was settled without it. Then the coins of different cells are fair and independent whatever the text
+is and whatever the hash does, because which cells are looked at is settled without the coins; the
+number of hits is Bin(trials, 1/2). That is exact, for one text or for many together, for people's
+text and machines' alike. It is not for texts that somebody with the key has picked: of 2,000
+innocent texts the 60 that read best are "found" beyond any doubt, and no key was tried for it.
 
 The mark lives in which words follow which. It does not survive a paraphrase, a translation, or a
 model whose answers leave no choice of words.
@@ -42,7 +44,7 @@ NGRAM = 5  # tokens: the one that was drawn and four before it, as SynthID's aut
 DEPTH = 20  # layers; 10 gave a seventh less evidence (z) at temperature 1, and 30 no more
 DEPTH_MAX = 64
 CELLS = (1 << 20) - 3  # the largest prime below 2^20; a table of 1 MiB
-TOKENS_MAX = 16 * 1024 * 1024  # of all texts of one reading; far more than there are coins for
+TOKENS_MAX = 512 * 1024  # of all texts of one reading: they come to all but 1 in 20,000 cells
 
 Ids = npt.NDArray[np.int64]
 
@@ -56,7 +58,7 @@ class TextParameters(Record, frozen=True):
     """What is fixed, beside the seed, when a text mark is registered.
 
     Attributes:
-        tokenizer: SHA-256, in hex, of the vocabulary that texts are read with; may be empty.
+        tokenizer: SHA-256, in hex, of the tokenizer that texts are read with; empty where ids are.
     """
 
     depth: int = DEPTH

@@ -25,6 +25,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -143,7 +144,8 @@ def matches_in(answers: Array, seed: bytes, parameters: TriggerParameters) -> in
     """
     labels = trigger_labels(seed, parameters)
     is_scores = answers.ndim == 2 and answers.shape[1] > 1
-    if answers.size == 0 or len(answers) != parameters.count or answers.ndim > 2:
+    is_row_each = answers.ndim in (1, 2) and len(answers) == parameters.count
+    if not is_row_each or answers.size == 0:
         raise UsageError(
             "mark.answers",
             f"there are {len(labels)} triggers; these answers have the shape {answers.shape}",
@@ -159,11 +161,18 @@ def classes_said(outputs: Mapping[str, Sequence[Array]]) -> Array:
     Raises:
         UsageError: `mark.answers`, when none of them is either.
     """
-    whole = [np.concatenate(each) for each in outputs.values()]
-    found = [each for each in whole if each.dtype.kind in "iuf" and each.ndim in (1, 2)]
+    found = [np.concatenate(each) for each in outputs.values() if _are_rows(each)]
     if not found:
         raise UsageError("mark.answers", "the model answers with no classes and no scores")
     return min(found, key=lambda each: (each.dtype.kind == "f", each.ndim))
+
+
+def _are_rows(parts: Sequence[Any]) -> bool:
+    """Whether they are numbers, one row or one number for each trigger, and fit together."""
+    return len({each.shape[1:] for each in parts if isinstance(each, np.ndarray)}) == 1 and all(
+        isinstance(each, np.ndarray) and each.dtype.kind in "iuf" and each.ndim in (1, 2)
+        for each in parts
+    )
 
 
 def inputs_digest(inputs: Array) -> str:

@@ -401,7 +401,7 @@ def _blocks(tensor: Tensor) -> Iterator[Array]:
 def _overlay(buffer: Array, start: int, change: Change) -> None:
     """Write the items that lie, even in part, in a buffer that begins at `start` of the file."""
     size = change.items.itemsize
-    first = (start - change.offset - size + 1 + size - 1) // size  # its last byte may be inside
+    first = (start - change.offset) // size  # it may begin before
     low, high = np.searchsorted(
         change.at, [max(first, 0), -(-(start + len(buffer) - change.offset) // size)]
     )

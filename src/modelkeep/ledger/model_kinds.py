@@ -69,6 +69,13 @@ MODEL_KINDS = (
         entity="signature",
     ),
     kind(
+        "model.policy_set",
+        "model version before",
+        "A version got the bytes of the version `before`, under another policy.",
+        Act.UPDATE,
+        entity="model",
+    ),
+    kind(
         "model.promoted",
         "model alias version previous manifest note",
         "An alias moved to a version that was checked, and approved where that is asked for; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelkeep.config import Config
-from modelkeep.core.errors import ConfigError, MissingError, RefusedError, UsageError
+from modelkeep.core.errors import PATH_HINT, ConfigError, MissingError, RefusedError, UsageError
 from modelkeep.core.record import Record
 from modelkeep.ports.attestor import NONCE_BYTES, Attested
 from modelkeep.wiring import attesting, system_clock, system_entropy
@@ -126,7 +126,7 @@ def verify_evidence(
     if len(nonce) not in _NONCE_BYTES:
         raise UsageError("attest.nonce_form", "a nonce has 8 to 64 bytes")
     if not path.is_file():
-        raise MissingError("file.missing", f"there is no file {path}")
+        raise MissingError("file.missing", f"there is no file {path}", hint=PATH_HINT)
     with path.open("rb") as stream:
         evidence = stream.read(EVIDENCE_BYTES_MAX + 2)
     trust = Trust(

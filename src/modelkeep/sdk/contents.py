@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelkeep.adapters.appearing import appearing
+from modelkeep.adapters.memory_file import no_memory
 from modelkeep.core.artifact import parsed_reference
+from modelkeep.core.digest import Digest
 from modelkeep.core.errors import UsageError
 from modelkeep.core.policy import Use
 from modelkeep.flows.admit import Candidate
-from modelkeep.flows.keep import OpenKeep, current_snapshot, record_damages
+from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
 from modelkeep.flows.permission import demand_use
 from modelkeep.flows.registry import HeldVersion, held_version, reference_to, resolved
 from modelkeep.flows.restore import (
@@ -48,6 +50,7 @@ class Warm:
     _reader: Reader | None = None
     _snapshot: Snapshot | None = None
     _versions: dict[tuple[str, int], HeldVersion] = field(default_factory=dict)
+    _recorded: set[Digest] = field(default_factory=set)
 
     def version(self, keep: OpenKeep, reference: str) -> tuple[Reader, HeldVersion]:
         """The version that a reference names, and the reader to read it with.
@@ -93,7 +96,12 @@ class Warm:
         """One tensor, proven, if the policy permits to load it."""
         with self.reading(keep, reference) as (reader, found):
             demand_use(keep, found.proof.manifest, Use.LOAD)
-            return tensor_into(reader, found, room, path=path, name=name)
+
+            def recorded_room(size_bytes: int) -> memoryview:
+                self._record(keep, found)
+                return room(size_bytes)
+
+            return tensor_into(reader, found, recorded_room, path=path, name=name)
 
     def read(
         self, keep: OpenKeep, reference: str, path: str, *, start: int, length: int
@@ -107,17 +115,38 @@ class Warm:
                     "restore.range",
                     f"{file.path} has {file.size_bytes} bytes, not {length} from {start} on",
                 )
+            self._record(keep, found)
             target = room(length)
             reader.range_into(target, file, start=start, key_id=found.key_id)
             return target
 
+    def _record(self, keep: OpenKeep, found: HeldVersion) -> None:
+        """The ledger knows that a version is read, once, before its first byte is given out."""
+        proof = found.proof
+        if proof.digest in self._recorded:
+            return
+        manifest = proof.manifest
+        record(
+            keep,
+            "model.loaded",
+            {"model": manifest.name, "version": manifest.version, "manifest": proof.digest},
+        )
+        self._recorded.add(proof.digest)
+
 
 def room(size_bytes: int) -> memoryview:
-    """Fresh memory, as cheap as it comes."""
+    """Fresh memory, as cheap as it comes.
+
+    Raises:
+        UnavailableError: `memory.full`.
+    """
     if size_bytes < _HUGE_BYTES_MIN:
         return memoryview(bytearray(size_bytes))
     # Private: what processes may share is never in huge pages.
-    whole = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        whole = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise no_memory("what was asked for", size_bytes, error) from error
     whole.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(whole)
 

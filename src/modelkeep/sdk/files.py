@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from modelkeep.core.errors import MissingError, UsageError
+from modelkeep.core.errors import PATH_HINT, MissingError, UsageError
 from modelkeep.flows.save import FileMark
 from modelkeep.kernels.formats import identify
 
@@ -144,7 +144,7 @@ def walked(root: Path, *, now_ns: Callable[[], int] = time.time_ns) -> Walked:
     try:
         found = root.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingError("file.missing", f"there is no file {root}") from error
+        raise MissingError("file.missing", f"there is no file {root}", hint=PATH_HINT) from error
     except OSError as error:
         raise UsageError("file.read", f"cannot read {root}: {error.strerror}") from error
     since_ns = now_ns() - _TIMES_COARSE_NS
@@ -230,7 +230,7 @@ def _opened(path: Path, *, follow: bool = True) -> Iterator[int]:
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
         fd = os.open(path, flags)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingError("file.missing", f"there is no file {path}") from error
+        raise MissingError("file.missing", f"there is no file {path}", hint=PATH_HINT) from error
     except OSError as error:
         raise UsageError("file.read", f"cannot read {path}: {error.strerror}") from error
     try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from modelkeep.adapters.file_streams import file_source, file_target, private_bytes
 from modelkeep.adapters.store_settings import given_store
 from modelkeep.adapters.stores import opened_store
-from modelkeep.core.errors import MissingError, UsageError
+from modelkeep.core.errors import PATH_HINT, MissingError, UsageError
 from modelkeep.core.rows import InboxClient
 from modelkeep.flows.clients import SIZE_BYTES_MAX, added_client, clients_of, revoked_client
 from modelkeep.flows.inbox import Accepted, Rejected, accepted, rejected, rejected_all
@@ -237,7 +237,9 @@ def _found(path: Path) -> Iterator[tuple[Path, str, int]]:
         try:
             found = each.stat() if each == path else each.lstat()
         except FileNotFoundError as error:
-            raise MissingError("file.missing", f"there is no file {each}") from error
+            raise MissingError(
+                "file.missing", f"there is no file {each}", hint=PATH_HINT
+            ) from error
         if not stat.S_ISREG(found.st_mode) or count >= FILES_MAX:
             raise UsageError(
                 "inbox.kind",

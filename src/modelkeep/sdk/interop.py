@@ -20,6 +20,7 @@ from modelkeep.flows.oms import (
     OmsSigned,
     OmsVerified,
     Subject,
+    compared,
     oms_signed,
     oms_signer,
     oms_verified,
@@ -30,7 +31,7 @@ from modelkeep.flows.restore import Target
 from modelkeep.sdk.files import steady, walked
 from modelkeep.sdk.keep import Keep
 from modelkeep.seal.bom import SPECS
-from modelkeep.seal.oms import BUNDLE_BYTES_MAX, SHA256, WHOLE, verified_bundle
+from modelkeep.seal.oms import BUNDLE_BYTES_MAX, SHA256, WHOLE, Statement, verified_bundle
 from modelkeep.seal.oms_files import checked_ignored
 
 Progress = Callable[[int], None]
@@ -109,17 +110,9 @@ class Interop:
             UsageError: `ec.key`, `oms.ignore`, `oms.other` or `oms.subject`.
             MissingError: `model.unknown` or `file.missing`.
         """
-        raw = small_bytes(Path(signature), size_max=BUNDLE_BYTES_MAX)
-        public = None if root is not None and key is None else self._public(key)
-        of_chain = None
-        if root is not None:
-            pem = small_bytes(Path(root), size_max=CONFIG_BYTES_MAX)
-            roots = trusted_certificates(pem, what=str(root))
-
-            def of_chain(chain: Sequence[bytes]) -> EcPublic:
-                return chained_key(chain, roots=roots)
-
-        statement = verified_bundle(raw, public=public, of_chain=of_chain)
+        if key is None and root is None:
+            key = self.oms_key()
+        statement = _statement(signature, key=key, root=root)
         ignored = [*checked_ignored(ignore), *_inside(what, signature)]
         with self._subject(what) as subject:
             return oms_verified(
@@ -169,13 +162,6 @@ class Interop:
             progress=progress,
         )
 
-    def _public(self, key: str | Path | EcPublic | None) -> EcPublic:
-        if isinstance(key, EcPublic):
-            return key
-        if key is None:
-            return self.oms_key()
-        return ec_public(small_bytes(Path(key), size_max=CONFIG_BYTES_MAX))
-
     @contextmanager
     def _subject(self, what: str | Path) -> Iterator[Subject]:
         """Files on a disk, or a version.
@@ -200,6 +186,43 @@ class Interop:
                     hint=f"write ./{what}",
                 ) from error
             yield subject
+
+
+def verify_files(
+    path: str | Path,
+    signature: str | Path,
+    *,
+    key: str | Path | EcPublic | None = None,
+    root: str | Path | None = None,
+    ignore: Iterable[str] = (),
+    progress: Progress = lambda _: None,
+) -> OmsVerified:
+    """Check files on a disk as `Interop.oms_verify` does, without a keep; nothing records it.
+
+    Raises:
+        KeepError: as `Interop.oms_verify`; without a key and a root nobody is believed.
+    """
+    statement = _statement(signature, key=key, root=root)
+    ignored = [*checked_ignored(ignore), *_inside(Path(path), signature)]
+    return compared(_folder_subject(Path(path)), statement, ignored=ignored, progress=progress)
+
+
+def _statement(
+    signature: str | Path, *, key: str | Path | EcPublic | None, root: str | Path | None
+) -> Statement:
+    """What a signature says, once it is known that the key, or who vouches for it, signed it."""
+    raw = small_bytes(Path(signature), size_max=BUNDLE_BYTES_MAX)
+    if isinstance(key, str | Path):
+        key = ec_public(small_bytes(Path(key), size_max=CONFIG_BYTES_MAX))
+    of_chain = None
+    if root is not None:
+        pem = small_bytes(Path(root), size_max=CONFIG_BYTES_MAX)
+        roots = trusted_certificates(pem, what=str(root))
+
+        def of_chain(chain: Sequence[bytes]) -> EcPublic:
+            return chained_key(chain, roots=roots)
+
+    return verified_bundle(raw, public=key, of_chain=of_chain)
 
 
 def _is_path(what: str | Path) -> bool:

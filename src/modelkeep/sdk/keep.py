@@ -222,7 +222,8 @@ class Keep:
             path: its file, or a folder of which every file is scanned: sharded weights, external
                 data. While much is written, other commands may change the keep.
             domain: whose key it is kept under; by default that of the version before, or `default`.
-            policy: what may be done with it, or a TOML file that says so; by default everything.
+            policy: what may be done with it, or a TOML file that says so; by default what the
+                version before permits.
             card: what is to be said of it, or a TOML file with that.
             marks: registered watermarks; one in weights is embedded, the others are named.
 
@@ -244,7 +245,8 @@ class Keep:
             base=base,
             note=note,
         )
-        said, told = policy_of(policy), card_of(card)
+        said = None if policy is None else policy_of(policy)
+        told = card_of(card)
         with asked as candidate:
             has_canary = candidate.canary is not None
             files = marked_files(self.opened, marks, candidate.files, has_canary=has_canary)
@@ -314,7 +316,7 @@ class Keep:
             return listed(found)
 
     def tensor(self, reference: str, path: str, name: str) -> memoryview:
-        """The bytes of one tensor, proven against the signed manifest.
+        """The bytes of one tensor, proven against the signed manifest; as for `read`, recorded.
 
         Args:
             path: of its file; may be empty where only one file has such a tensor.
@@ -327,7 +329,7 @@ class Keep:
         return self._warm.tensor(self._open, reference, path, name)
 
     def read(self, reference: str, path: str, start: int, length: int) -> memoryview:
-        """Some bytes of one file, every chunk of them proven.
+        """Some bytes of one file, each chunk proven; a version's first read is in the ledger.
 
         Args:
             path: may be empty where there is only one.

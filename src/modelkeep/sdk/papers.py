@@ -11,32 +11,31 @@ from modelkeep.core.card import Card
 from modelkeep.core.errors import IntegrityError, MissingError, UsageError
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.limits import CONFIG_BYTES_MAX
-from modelkeep.core.policy import Policy
+from modelkeep.core.policy import Policy, demand_bounded
 from modelkeep.core.record import Record, converted
 
 R = TypeVar("R", bound=Record)
 _UNTIL = "not_after"
-_DECIMALS_MAX = 15
 
 
-def policy_of(given: Policy | str | Path | None) -> Policy:
+def policy_of(given: Policy | str | Path) -> Policy:
     """A policy, or the one that a file says.
 
     In a file the end is `not_after`, a date or a time with its zone.
 
     Raises:
         MissingError: `file.missing`.
-        UsageError: `paper.toml`, `paper.policy`.
+        UsageError: `paper.toml`, `paper.policy`, `policy.bounds`.
     """
-    if given is None or isinstance(given, Policy):
-        return given or Policy()
+    if isinstance(given, Policy):
+        demand_bounded(given)
+        return given
     plain = _read(Path(given))
     until = plain.pop(_UNTIL, None)
     if until is not None:
         plain["not_after_ns"] = _instant_ns(until, Path(given))
     policy = _converted(Policy, plain, Path(given))
-    if policy.replicas_max < 0 or not 0 <= policy.decimals <= _DECIMALS_MAX:
-        raise UsageError("paper.policy", f"{given}: replicas_max or decimals is out of bounds")
+    demand_bounded(policy)
     return policy
 
 
@@ -87,4 +86,9 @@ def _instant_ns(value: object, path: Path) -> int:
             f"{path}: {_UNTIL} is no date, and no time with a zone",
             hint="write 2027-06-30 or 2027-06-30T12:00:00Z",
         )
-    return int(moment.timestamp()) * NS_PER_S
+    instant_s = int(moment.timestamp())
+    if instant_s <= 0:  # 0 is what a policy says that never ends
+        raise UsageError(
+            "paper.policy", f"{path}: {_UNTIL} is before 1970", hint="write a date that is to come"
+        )
+    return instant_s * NS_PER_S

@@ -22,9 +22,9 @@ from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.file_streams import file_source
 from modelkeep.adapters.placed_file import placed_file
 from modelkeep.core.artifact import Manifest
-from modelkeep.core.errors import RefusedError
 from modelkeep.core.policy import Use
 from modelkeep.crypto.keytext import verifier_text
+from modelkeep.crypto.sealed_file import unnamed_signer
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.portable import (
     OpenModel,
@@ -225,4 +225,4 @@ def demand_sender(seen: Outside, signed_by: Public | Iterable[Public]) -> None:
         UsageError: `files.verifier`.
     """
     if seen.sender not in (demanded(signed_by) or ()):
-        raise RefusedError("sealed.signer", "nobody whom you named signed this file")
+        raise unnamed_signer(seen.sender)

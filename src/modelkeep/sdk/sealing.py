@@ -274,6 +274,12 @@ def make_identity(path: Path) -> str:
     """
     from modelkeep.adapters.system import SystemEntropy  # noqa: PLC0415
 
+    if path.is_symlink() or path.exists():
+        raise UsageError(
+            "file.exists",
+            f"{path} exists, and an identity is never replaced",
+            hint="name another file, or move this one away: only it opens what is sealed to it",
+        )
     identity = new_identity(SystemEntropy().random_bytes)
     written(path, identity_file(identity).reveal(), force=False)
     return public_file(identity)

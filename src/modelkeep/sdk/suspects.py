@@ -22,20 +22,28 @@ from modelkeep.kernels.onnx_split import split_onnx
 from modelkeep.kernels.tensors import identify
 from modelkeep.kernels.trigger_mark import array_in, classes_said
 from modelkeep.scan.settings import ScanSettings
-from modelkeep.sdk.files import mapped, walked
+from modelkeep.sdk.files import Walked, mapped, walked
 from modelkeep.seal.marks import TRIGGERS, WEIGHTS, Reading, Registration
 
 _INPUTS = "inputs"
 # Triggers that a model is asked at once, where its batch is free.
 _BATCH = 64
+_BATCH_VALUES_MAX = 1 << 28  # as many as a trigger set may have
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What a mark gave in a suspect."""
+    """What a mark gave in a suspect.
+
+    Attributes:
+        suspect: its digest.
+        is_model: whether a model was read or asked here; not so for answers and texts, which
+            whoever has the seed can write or pick.
+    """
 
     reading: Reading
     suspect: str
+    is_model: bool = False
 
 
 def examined(
@@ -55,11 +63,14 @@ def examined(
     """
     if registration.method == WEIGHTS:
         with files_at(suspect) as files:
-            return Examined(weights_read(registration, seed, files), suspect_digest(files))
+            reading = weights_read(registration, seed, files)
+            return Examined(reading, suspect_digest(files), is_model=True)
     if registration.method == TRIGGERS:
         with mapped(suspect) as view:
+            is_model = identify(view) == "onnx"
             answers = _answers(registration, suspect, view, triggers)
-            return Examined(answers_read(registration, seed, answers), str(digest_of(view)))
+            reading = answers_read(registration, seed, answers)
+            return Examined(reading, str(digest_of(view)), is_model=is_model)
     raise UsageError(
         "mark.method",
         f"a mark of the method {registration.method} is not read in a model",
@@ -75,7 +86,18 @@ def files_at(path: Path) -> Iterator[Mapping[str, memoryview]]:
         MissingError: `file.missing`.
         UsageError: `file.read` or `tree.*`.
     """
-    found = walked(path)
+    with files_of(walked(path)) as files:
+        yield files
+
+
+@contextmanager
+def files_of(found: Walked) -> Iterator[Mapping[str, memoryview]]:
+    """Likewise, of what was walked through.
+
+    Raises:
+        MissingError: `file.missing`.
+        UsageError: `file.read`.
+    """
     with ExitStack() as stack:
         yield {
             each.path: stack.enter_context(mapped(found.place_of(each.path)))
@@ -116,28 +138,49 @@ def _answers(
 def _asked(model: memoryview, schema: Schema, inputs: Array) -> Array:
     """An ONNX model's answers: its classes, or else its scores.
 
+    A model with a fixed batch is asked a whole one at the end too: what fills it up is cut off.
+
     Raises:
-        UsageError: `mark.suspect_form`, when it does not take one array.
+        UsageError: `mark.suspect_form`, when it does not take one array, or no such as these.
+        IntegrityError: `runtime.load`.
+        UnavailableError: `runtime.failed`.
     """
     from modelkeep.adapters.runtime_onnx import OnnxRuntime  # noqa: PLC0415 - slow to import
 
     if len(schema.inputs) != 1 or schema.inputs[0].dtype not in NUMPY_BY_DTYPE:
         raise UsageError("mark.suspect_form", "the suspect does not take one array of numbers")
     port = schema.inputs[0]
-    shape = [-1, *(size if size > 0 else got for size, got in _sizes(port, inputs))]
-    given = inputs.astype(NUMPY_BY_DTYPE[port.dtype]).reshape(shape)
-    batch = port.shape[0] if port.shape and port.shape[0] > 0 else _BATCH
+    given = _fitted(inputs, port)
+    batch, filling = _BATCH, 0
+    if port.shape and port.shape[0] > 0:
+        batch = port.shape[0]
+        filling = -len(given) % batch
+        given = given.take(range(len(given) + filling), axis=0, mode="wrap")
     runtime = OnnxRuntime(split_onnx(model), model, schema=schema, threads=1)
     parts: dict[str, list[Array]] = {}
     for start in range(0, len(given), batch):
         for name, part in runtime.answer({port.name: given[start : start + batch]}).items():
             parts.setdefault(name, []).append(part)
-    return classes_said(parts)
+    said = classes_said(parts)
+    return said[: len(said) - filling]
 
 
-def _sizes(port: Port, inputs: Array) -> Iterator[tuple[int, int]]:
-    """The port's sizes after the batch, beside the triggers' own."""
-    own = inputs.shape[1:]
-    if len(port.shape) - 1 == len(own):
-        return zip(port.shape[1:], own, strict=True)
-    return ((size, -1) for size in port.shape[1:])
+def _fitted(inputs: Array, port: Port) -> Array:
+    """Triggers in the type and shape that a model takes; one free size may come of the others.
+
+    Raises:
+        UsageError: `mark.suspect_form`.
+    """
+    own = inputs.shape[1:] if inputs.ndim == len(port.shape) else (-1,) * len(port.shape[1:])
+    sizes = [size if size > 0 else got for size, got in zip(port.shape[1:], own, strict=True)]
+    batch = max(port.shape[:1], default=0)
+    try:
+        if inputs.size == 0 or inputs.ndim == 0 or batch * inputs[0].size > _BATCH_VALUES_MAX:
+            raise ValueError("nothing to ask, or too much at once")
+        return inputs.astype(NUMPY_BY_DTYPE[port.dtype]).reshape(len(inputs), *sizes)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            "mark.suspect_form",
+            f"the suspect takes arrays of the shape {port.shape}; the triggers have {inputs.shape}",
+            hint="ask it in the form that it takes, and save what it answers as .npy",
+        ) from error

@@ -57,6 +57,9 @@ def text_mark(keep: Keep, mark: str, tokenizer: Any) -> TextMark:
 def reader(tokenizer: Any, texts: str | Sequence[str]) -> Callable[[Registration, bytes], Examined]:
     """What reads a text mark in texts: for `Watermarks.judge` and `watermarks.checked`.
 
+    Whoever judges gives a tokenizer of his own, and says himself which texts are read: who has the
+    key can pick innocent ones that read well, so a claim over texts is never beyond trial.
+
     The function that comes back raises UsageError `mark.method`, `mark.tokenizer` or `mark.text`.
     """
     given = (texts,) if isinstance(texts, str) else tuple(texts)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from modelkeep.adapters.appearing import appearing
 from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.file_streams import file_source
+from modelkeep.adapters.memory_file import OwnMemory
 from modelkeep.core.artifact import parsed_reference
+from modelkeep.core.entry import Fact
 from modelkeep.core.errors import UsageError
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.crypto.keytext import verifier_text
@@ -94,15 +95,19 @@ class Transfer:
         locks = _locks(to, passphrase, argon2)
         with appearing(RealDisk(), Path(file), is_folder=False, force=force) as target:
             target.begin(".", 0)
-            done = exported(
+
+            def settle() -> None:
+                target.end(".", mode=0o600, mtime_ns=-1)
+                target.frame((), ())
+
+            return exported(
                 self._keep.opened,
                 parsed_reference(model),
                 lambda start, raw: target.write(".", start, memoryview(raw)),
+                settle,
                 locks=locks,
                 progress=progress,
             )
-            target.end(".", mode=0o600, mtime_ns=-1)
-        return done
 
     def take_in(
         self,
@@ -129,6 +134,8 @@ class Transfer:
 
         Raises:
             RefusedError: `sealed.key`, `sealed.signer`, `seal.signer`, `verdict.*`.
+            UsageError: `policy.bounds`.
+            UnavailableError: `memory.full`.
             IntegrityError: `sealed.*`, `portable.*`, `seal.digest`.
         """
         opened = self._keep.opened
@@ -146,25 +153,29 @@ class Transfer:
                 counted,
                 keys=keys,
                 trusted=trusted,
-                allocate=lambda size_bytes: stack.enter_context(_memory(size_bytes)),
+                allocate=lambda size_bytes: stack.enter_context(OwnMemory(size_bytes)).view,
                 workers=opened.workers,
             )
+
+            def entry(version: int) -> tuple[str, dict[str, Fact]]:
+                """Who sent it, in the same write to the ledger as that it was let in."""
+                facts: dict[str, Fact] = {
+                    "model": name,
+                    "version": version,
+                    "manifest": arrived.proof.digest,
+                    "signer": verifier_text(arrived.proof.signer),
+                }
+                return "model.imported", facts
+
             done = admitted(
                 self._keep,
                 _candidate(arrived, name=name, domain=domain, note=note),
                 vault=self._keep.config.vault,
                 scan=self._keep.config.scan,
+                also=entry,
             )
-        record(
-            self._keep.opened,
-            "model.imported",
-            {
-                "model": done.name,
-                "version": done.version,
-                "manifest": arrived.proof.digest,
-                "signer": verifier_text(arrived.proof.signer),
-            },
-        )
+        if not done.is_new:
+            record(self._keep.opened, *entry(done.version))
         return done
 
 
@@ -192,20 +203,6 @@ def _reading(file: str | Data) -> Iterator[Read]:
         return
     with file_source(Path(file)) as read:
         yield read
-
-
-@contextmanager
-def _memory(size_bytes: int) -> Iterator[memoryview]:
-    """Memory of our own that goes back when the block ends."""
-    whole = mmap.mmap(-1, max(size_bytes, 1))
-    view = memoryview(whole)[:size_bytes]
-    try:
-        yield view
-    finally:
-        # The traceback of what went wrong may hold slices: the last one of them unmaps.
-        with suppress(BufferError):
-            view.release()
-            whole.close()
 
 
 def _plain(path: str, raw: memoryview) -> Plain:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelkeep.core.artifact import checked_model_name, parsed_reference
+from modelkeep.core.artifact import Manifest, checked_model_name, parsed_reference
 from modelkeep.core.errors import UsageError
+from modelkeep.core.policy import Policy
 from modelkeep.core.rows import Deprecation, Hold
 from modelkeep.flows.lineage import Lineage, lineage_of
+from modelkeep.flows.registry import signed_version
+from modelkeep.flows.repolicy import repoliced
 from modelkeep.flows.retention import Retirement, retired, retirement
 from modelkeep.flows.version_list import AliasMove, VersionList, moves_of, versions_of
 from modelkeep.flows.versions import (
@@ -22,6 +26,7 @@ from modelkeep.flows.versions import (
     unheld,
 )
 from modelkeep.ledger.find import instant_ns
+from modelkeep.sdk.papers import policy_of
 from modelkeep.sdk.upkeep import served_by
 
 if TYPE_CHECKING:
@@ -42,6 +47,35 @@ class Versions:
             MissingError: `model.unknown`.
         """
         return versions_of(self._keep.opened, checked_model_name(name))
+
+    def manifest(self, reference: str) -> tuple[Manifest, str]:
+        """The verified manifest of a version, and its digest.
+
+        Raises:
+            MissingError: `model.unknown`.
+        """
+        return signed_version(self._keep.opened, parsed_reference(reference))
+
+    def set_policy(self, reference: str, policy: Policy | str | Path) -> tuple[Manifest, str, bool]:
+        """Make the next version of a name: the bytes of this one, under another policy.
+
+        Returns:
+            The manifest, its digest, and whether it is new.
+
+        Raises:
+            MissingError: `model.unknown`, `file.missing`.
+            RefusedError: `approval.needed`.
+            UsageError: `paper.*`, `policy.bounds`.
+            UnavailableError: `policy.rekey`.
+        """
+        said = policy_of(policy)
+        return repoliced(
+            self._keep.opened,
+            parsed_reference(reference),
+            said,
+            approvals=self._approvals,
+            vault=self._keep.config.vault,
+        )
 
     def moves(self, name: str) -> Iterator[AliasMove]:
         """Every move of a model's aliases, oldest first, from the whole ledger."""

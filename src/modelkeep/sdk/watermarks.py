@@ -10,6 +10,7 @@ marks.verify("fraud-w1", "suspect.onnx", claim="claim.json")
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from modelkeep.core.errors import RefusedError, UsageError
@@ -35,9 +36,9 @@ from modelkeep.flows.watermark import (
 from modelkeep.kernels.trigger_mark import COUNT, TriggerSet, array_in, trigger_file
 from modelkeep.ledger.checkpoint import parsed_verifier_key
 from modelkeep.ledger.cosignature import Witness, parsed_witness
-from modelkeep.sdk.files import mapped
+from modelkeep.sdk.files import mapped, walked
 from modelkeep.sdk.keep import Keep
-from modelkeep.sdk.suspects import Examined, examined, files_at, suspect_digest
+from modelkeep.sdk.suspects import Examined, examined, files_at, files_of, suspect_digest
 from modelkeep.seal.marks import (
     CLAIM_BYTES_MAX,
     Claim,
@@ -123,11 +124,10 @@ class Watermarks:
 
         Raises:
             UsageError: `mark.*`; `file.exists`.
+            MissingError: `file.folder`, or UnavailableError: `file.write`; nothing is registered.
         """
-        target = Path(output)
-        _demand_free(target)
-        with mapped(Path(examples)) as view:
-            made, triggers = triggers_registered(
+        with mapped(Path(examples)) as view, self._target(Path(output)) as write:
+            made, triggers = triggers_registered(  # only now: a registration is for ever
                 self._keep.opened,
                 mark,
                 array_in(view),
@@ -135,7 +135,7 @@ class Watermarks:
                 count=count,
                 model=model,
             )
-            self._write(target, trigger_file(triggers))
+            write(trigger_file(triggers))
         return made
 
     def triggers(self, mark: str, examples: str | Path, output: str | Path) -> TriggerSet:
@@ -147,7 +147,8 @@ class Watermarks:
         """
         with mapped(Path(examples)) as view:
             found = triggers_again(self._keep.opened, mark, array_in(view))
-            self._write(Path(output), trigger_file(found))
+            with self._target(Path(output)) as write:
+                write(trigger_file(found))
         return found
 
     def embed(
@@ -161,15 +162,18 @@ class Watermarks:
     ) -> Marked:
         """Write a model with its weight mark; one that carries it already comes out the same.
 
+        A folder keeps its links, its empty folders and all permission bits; a file gets mode 0600.
+
         Raises:
             MissingError: `mark.unknown`, `file.missing`.
             UsageError: `mark.method`, `mark.model`, `mark.room`, `restore.exists`.
         """
         from modelkeep.adapters.appearing import appearing  # noqa: PLC0415 - needed here only
 
-        source, target = Path(path), Path(output)
-        disk, is_folder = self._keep.folder.world.disk, source.is_dir()
-        with files_at(source) as files:
+        source, target = walked(Path(path)), Path(output)
+        disk, is_folder = self._keep.folder.world.disk, bool(source.folders)
+        modes = {each.path: each.mode for each in source.files if is_folder}
+        with files_of(source) as files:
             made = marking(self._keep.opened, mark, files)
             with appearing(disk, target, is_folder=is_folder, force=force) as into:
                 for name, view in files.items():
@@ -180,8 +184,8 @@ class Watermarks:
                         made.apply(name, start, block)
                         into.write(place, start, block)
                         progress(len(block))
-                    into.end(place, mode=-1, mtime_ns=-1)
-                into.frame((), ())
+                    into.end(place, mode=modes.get(name, -1), mtime_ns=-1)
+                into.frame(source.folders, source.links)
         with files_at(target) as files:
             digest = suspect_digest(files)
         return Marked(
@@ -246,9 +250,10 @@ class Watermarks:
         keep = self._keep.opened
         if claim is not None:
             _demand_free(Path(claim))
-        found = registered(keep, mark)
+        known = registrations(keep)
+        found = registered(keep, mark, among=known)
         done = examine(found.registration, seed_of(keep, mark).reveal())
-        judgement = judged(found.registration, done.reading)
+        judgement = judged(found.registration, done.reading, tests=len(known))
         if claim is not None:
             if not judgement.is_found:
                 raise RefusedError(
@@ -257,25 +262,26 @@ class Watermarks:
                     "is nothing to claim",
                     hint="a claim shows the mark's seed; it is made of what convinces",
                 )
-            made = claimed(
-                keep,
-                found,
-                done.reading,
-                suspect=done.suspect,
-                trusted=self._trusted(),
-                checkpoint=checkpoint,
-            )
-            self._write(Path(claim), claim_bytes(made))
+            with self._target(Path(claim)) as write:
+                made = claimed(
+                    keep,
+                    found,
+                    done.reading,
+                    tests=len(known),
+                    suspect=done.suspect,
+                    trusted=self._trusted(),
+                    checkpoint=checkpoint,
+                )
+                write(claim_bytes(made))
         return judgement
 
     def _trusted(self) -> tuple[Witness, ...]:
         return tuple(parsed_witness(each) for each in self._keep.config.ledger.witness.keys)
 
-    def _write(self, path: Path, raw: bytes) -> None:
+    def _target(self, path: Path) -> AbstractContextManager[Callable[[bytes], None]]:
         from modelkeep.adapters.file_streams import file_target  # noqa: PLC0415
 
-        with file_target(self._keep.folder.world.disk, path) as write:
-            write(raw)
+        return file_target(self._keep.folder.world.disk, path)
 
 
 def checked(
@@ -310,7 +316,9 @@ def checked(
         done = examined(registration, claim.seed, Path(suspect), triggers=path)
     else:
         done = suspect(registration, claim.seed)
-    found = checked_claim(claim, registration, proven, done.reading, suspect=done.suspect)
+    found = checked_claim(
+        claim, registration, proven, done.reading, suspect=done.suspect, is_model=done.is_model
+    )
     if before_ns:
         demand_before(found, before_ns, is_witnessed=bool(trusted))
     return found

@@ -45,8 +45,8 @@ TRIES_LOG2_MIN = 60.0
 _DOMAIN = b"modelkeep/mark/v0"
 _COMMITMENT = re.compile(r"[0-9a-f]{64}")
 _INDEPENDENT = (
-    "The seed was made without knowledge of the suspect: so it is for whoever has not seen the "
-    "suspect before the registration."
+    "The seed was made without knowledge of the suspect, so it is for whoever has not seen the "
+    "suspect before the registration; and the suspect comes from its holder, not from who claims."
 )
 _WEIGHTS_EXACT = (
     "Exact: signs are fair coins, so each bit of a model that is not ours is hit with probability "
@@ -60,16 +60,23 @@ _TRIGGERS_EXACT = (
     "Exact: labels are drawn after the triggers are fixed, so each answer of a model that is not "
     "ours matches with probability 1/classes, whatever it answers."
 )
-_TRIGGERS_OWN = "The answers are the suspect's own, to the registered triggers in their order."
+_TRIGGERS_OWN = (
+    "The answers are the suspect's own, to the registered triggers in their order: whoever has the "
+    "seed can write them down without asking anybody."
+)
 _TEXT_EXACT = (
-    "Exact: coins of different cells are fair, so of a text that was not made with our seed each "
-    "shows 1 with probability 1/2, whatever the text is."
+    "Exact: coins of different cells are fair, so of a text that was neither made nor picked with "
+    "our seed each shows 1 with probability 1/2, whatever the text is."
+)
+_TEXT_ALL = (
+    "The texts were chosen by somebody without the key, or are all of one source: whoever has the "
+    "key can pick innocent texts that read well, and tries no key for it."
 )
 _TEXT_WHOSE = "It says that the text was made with our seed, not by which copy of the model."
 _ASSUMPTIONS = {
     WEIGHTS: (_WEIGHTS_EXACT, _WEIGHTS_GONE),
     TRIGGERS: (_TRIGGERS_EXACT, _TRIGGERS_OWN),
-    TEXT: (_TEXT_EXACT, _TEXT_WHOSE),
+    TEXT: (_TEXT_EXACT, _TEXT_ALL, _TEXT_WHOSE),
 }
 
 
@@ -80,7 +87,7 @@ class Registration(Record, frozen=True):
         mark: its id.
         parameters: exact JSON, in the form of its method.
         commitment: 64 hex digits.
-        ordinal: how many marks this keep had registered then, with this one.
+        ordinal: how many marks this keep had registered then, with this one; it has more since.
         model: name of the model that it is meant for; may be empty.
     """
 
@@ -248,14 +255,13 @@ def corrected(reading: Reading, tests: int) -> float:
     return min(1.0, max(SMALLEST, exp(min(0.0, _log_p(reading) + log(tests)))))
 
 
-def judged(registration: Registration, reading: Reading, *, tests: int = 0) -> Judgement:
+def judged(registration: Registration, reading: Reading, *, tests: int) -> Judgement:
     """Say what a reading means.
 
     Args:
-        tests: by how much the p-value is multiplied; 0: by the registration's ordinal.
+        tests: by how much the p-value is multiplied: as many marks might have been read.
     """
     demand_reading(reading)
-    tests = tests or registration.ordinal
     corrected_p = corrected(reading, tests)
     return Judgement(
         mark=registration.mark,

@@ -298,13 +298,16 @@ def _key_of(
         raise RefusedError(
             "oms.signer",
             "it is signed with a certificate" if chain else "it is signed with a bare key",
-            hint="name the roots that are trusted" if chain else "name the signer's public key",
+            hint="name the roots that are trusted: --root CA.pem"
+            if chain
+            else "name the signer's public key: --key PUB.pem",
         )
     if hint.hint and hint.hint != public.fingerprint:
         raise RefusedError(
             "oms.signer",
             f"it is signed with another key: its fingerprint is {hint.hint!r:.80}, that of the "
             f"given key is {public.fingerprint}",
+            hint="name the signer's own with --key PUB.pem; without it this keep's is taken",
         )
     return public
 

@@ -14,6 +14,7 @@ from modelkeep.kernels.digest import Digester
 from modelkeep.seal.oms import BLAKE3, SHA256, Statement
 
 _SHOWN_MAX = 5
+_FETCH = "get the files anew from who signed them, or the signature that belongs to these"
 
 
 class FileDigest:
@@ -110,7 +111,11 @@ def demand_digests(statement: Statement, path: str, digests: Sequence[str]) -> N
         IntegrityError: `oms.digest`.
     """
     if [piece.digest for piece in statement.files[path]] != list(digests):
-        raise IntegrityError("oms.digest", f"{path[:200]!r} is not the file that was signed")
+        raise IntegrityError(
+            "oms.digest",
+            f"{path[:200]!r} is not the file that was signed",
+            hint=_FETCH,
+        )
 
 
 def _demand_places(statement: Statement, path: str, size_bytes: int) -> None:
@@ -124,7 +129,9 @@ def _demand_places(statement: Statement, path: str, size_bytes: int) -> None:
     )
     if not is_all:
         raise IntegrityError(
-            "oms.digest", f"{path[:200]!r} has {size_bytes} bytes, and others were signed"
+            "oms.digest",
+            f"{path[:200]!r} has {size_bytes} bytes, and others were signed",
+            hint=_FETCH,
         )
 
 

@@ -11,6 +11,9 @@ from modelkeep.core.errors import RefusedError
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.policy import Policy, Use
 
+# To its owner, and to whoever got it from him.
+_CHANGED = "`modelkeep policy NAME --set FILE` changes it, in the keep that owns it"
+
 
 def demand_permitted(
     manifest: Manifest, use: Use, *, actor: str, now_ns: int, host: str = ""
@@ -28,11 +31,14 @@ def demand_permitted(
         raise RefusedError(
             "policy.use",
             f"the policy of {what} permits {', '.join(policy.uses)}, not {use}",
-            hint="admit it again with another --policy: that makes a new version",
+            hint=_CHANGED,
         )
     if policy.loaders and actor not in policy.loaders:  # 2
         raise RefusedError(
-            "policy.loader", f"the policy of {what} lets {', '.join(policy.loaders)} load it only"
+            "policy.loader",
+            f"the policy of {what} lets {', '.join(policy.loaders)} load it only"
+            + (f", and this is {actor}" if actor else ""),
+            hint=_CHANGED,
         )
     if policy.not_after_ns and now_ns >= policy.not_after_ns:  # 3
         raise expired(what, policy)
@@ -42,12 +48,14 @@ def demand_permitted(
             f"the policy of {what} binds it to other hosts"
             if host
             else f"the policy of {what} binds it to hosts, and this one proved nothing",
-            hint="`modelkeep attest` shows what this host can prove",
+            hint="`modelkeep attest show` prints what this host can prove",
         )
 
 
 def expired(what: str, policy: Policy) -> RefusedError:
     """The refusal of a model whose time is over."""
     return RefusedError(
-        "policy.expired", f"the policy of {what} ended at {rfc3339(policy.not_after_ns)[:19]}Z"
+        "policy.expired",
+        f"the policy of {what} ended at {rfc3339(policy.not_after_ns)[:19]}Z",
+        hint=_CHANGED,
     )

@@ -139,7 +139,7 @@ def test_evidence_is_fresh_or_refused():
     for at_s in (AT_S - 61, AT_S + 121, 0, AT_S * 2):
         assert refusal(evidence(), at_s=at_s) == "attest.stale"
     assert verified(evidence(), nonce=NONCE, trust=TRUST, now_ns=(AT_S + 120) * 10**9)
-    for iat in (None, "1700000000", True, 1.7e9, [], 10**30, -(10**30)):
+    for iat in (None, "1700000000", True, 1.7e9, [], 10**30, -(10**30), 10**400, -(10**400)):
         assert refusal(resigned(iat=iat)) == "attest.stale"
 
 

@@ -123,7 +123,7 @@ class Full(RealDisk):
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     assert code(lambda: write(Full(), tmp_path / "out")) == "file.write"
     assert list(tmp_path.iterdir()) == []
-    assert code(lambda: write(RealDisk(), tmp_path / "no" / "out")) == "file.write"
+    assert code(lambda: write(RealDisk(), tmp_path / "no" / "out")) == "file.folder"
 
 
 @pytest.mark.parametrize("force", [False, True])

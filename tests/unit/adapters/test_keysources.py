@@ -54,7 +54,7 @@ def test_a_missing_library_says_what_to_install(kind, monkeypatch):
     with pytest.raises(UsageError) as refused:
         opened(kind)
     assert refused.value.code == "extra.missing"
-    assert refused.value.hint == f"pip install 'modelkeep[{extra}]'"
+    assert f"pip install -e '.[{extra}]'" in refused.value.hint
 
 
 def test_without_a_passphrase_there_is_nobody_to_ask():

@@ -5,6 +5,7 @@ import mmap
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modelkeep.adapters.memory_file import MemoryFile, OwnMemory
@@ -83,3 +84,30 @@ def _flags_of(view):
         elif inside and head == "VmFlags:":
             return line.split()[1:]
     raise AssertionError("nothing is mapped there")
+
+
+def test_an_empty_file_needs_no_memory():
+    file = MemoryFile("empty")
+    assert len(file.allocate(0)) == 0
+    assert os.fstat(file.sealed()).st_size == 0
+    file.wiped()
+
+
+def test_an_array_that_outlives_its_memory_shows_zeros():
+    memory = OwnMemory(4096)
+    memory.view[:] = b"x" * 4096
+    array = np.ndarray((1024,), np.uint32, buffer=memory.view.toreadonly())
+    assert array.any()
+    memory.close()
+    assert not array.any()
+
+
+def test_memory_that_nobody_looks_at_is_unmapped_when_it_is_closed():
+    def pages():
+        return int(Path("/proc/self/statm").read_text().split()[0])
+
+    memories = [OwnMemory(1 << 20) for _ in range(50)]
+    before = pages()
+    for each in memories:
+        each.close()
+    assert before - pages() >= 40 * 256

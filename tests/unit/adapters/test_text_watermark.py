@@ -1,12 +1,14 @@
 """Text marks through transformers where it is there; reading them needs none of it."""
 
+import json
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from marked_texts import Words, marked_text, plain_text
 
-from modelkeep.adapters.text_watermark import TextMark, chosen_parameters, vocabulary_digest
+from modelkeep.adapters.text_watermark import TextMark, chosen_parameters, tokenizer_digest
 from modelkeep.core.errors import UsageError
 from modelkeep.crypto.secret import Secret
 from modelkeep.kernels.text_mark import NGRAM, TextParameters, text_key
@@ -39,7 +41,24 @@ def test_a_mark_is_read_with_the_tokenizer_that_it_was_registered_for():
     registered = chosen_parameters(Words())
     assert TextMark(Secret(SEED), Words(), registered).parameters == registered
     assert code_of(lambda: TextMark(Secret(SEED), Words(7), registered)) == "mark.tokenizer"
-    assert len(vocabulary_digest(Words())) == 64
+    assert code_of(lambda: TextMark(Secret(SEED), Words(), TextParameters())) == "mark.tokenizer"
+    assert len(tokenizer_digest(Words())) == 64
+
+
+def fast(*merges: str, end: int = 2, padding: object = None) -> Words:
+    """A tokenizer that states how it cuts words."""
+    stated = {"truncation": None, "padding": padding, "model": {"merges": merges}}
+    made = Words()
+    made.eos_token_id = end
+    made.backend_tokenizer = SimpleNamespace(to_str=lambda: json.dumps(stated))
+    return made
+
+
+def test_what_decides_the_ids_of_a_text_is_registered():
+    digests = {tokenizer_digest(each) for each in (Words(), fast("a b", "b c"), fast("b c", "a b"))}
+    assert len(digests | {tokenizer_digest(fast("a b", "b c", end=3))}) == 4
+    padded = fast("a b", "b c", padding={"direction": "Left"})  # as the last call has left it
+    assert tokenizer_digest(padded) in digests
 
 
 def test_too_little_text_is_no_evidence_and_no_success():

@@ -243,3 +243,15 @@ def test_what_is_recorded_and_sent_is_what_the_policy_left(policy, left):
     assert json.loads(reply.rendered.body)["outputs"][0]["data"] == left
     record = decoded_record(world.frames[reply.position])
     assert record.output_commitment == keyed_id(KEY, record.nonce + reply.rendered.body)
+
+
+def test_a_call_whose_policy_cannot_be_computed_is_recorded_and_nothing_leaves():
+    # As an older keep may hold it: nobody is let in with such a policy any more.
+    world, serving, served, call = under(Policy(output=Output.ROUNDED, decimals=400))
+    with pytest.raises(OverflowError):
+        asyncio.run(serving.answer(call, served, BODY, None, rendered))
+    record = decoded_record(world.frames[-1])
+    assert (record.status, record.code) == (500, "serve.internal")
+    assert record.output_commitment == b""
+    assert call.passage.stage is Stage.RECORDED
+    assert serving.in_flight == 0

@@ -169,3 +169,16 @@ def test_a_model_that_keeps_data_in_other_files_is_refused(inside):
     with pytest.raises(IntegrityError) as error:
         split_onnx(memoryview(made.SerializeToString()))
     assert error.value.code == "onnx.external"
+
+
+def test_texts_in_another_file_are_refused_too():
+    texts = onnx.TensorProto(
+        name="t",
+        data_type=TensorProto.STRING,
+        dims=[2],
+        data_location=TensorProto.EXTERNAL,
+        external_data=[onnx.StringStringEntryProto(key="location", value="texts.bin")],
+    )
+    with pytest.raises(IntegrityError) as error:
+        split_onnx(memoryview(model([texts], ["t"]).SerializeToString()))
+    assert error.value.code == "onnx.external"

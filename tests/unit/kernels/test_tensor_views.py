@@ -113,3 +113,10 @@ def test_a_safetensors_file_names_its_own_types():
     raw = safetensors_file({"a": ("F8_E5M2", (1,), b"a"), "b": ("C64", (1,), bytes(8))})
     assert safetensors_dtypes(memoryview(raw)) == {"a": "F8_E5M2", "b": "C64"}
     assert safetensors_dtypes(memoryview(b"another kind of file")) == {}
+
+
+@pytest.mark.parametrize("shape", [(0, 2**62), (0, 2**62, 2**62), (2**70, 0)])
+def test_nothing_in_a_shape_that_no_array_has_is_refused(shape):
+    with pytest.raises(IntegrityError) as refused:
+        view_of(memoryview(bytes(8)), entry("FP32", shape, 0, 0))
+    assert refused.value.code == "tensor.size"

@@ -90,7 +90,7 @@ def test_the_digest_is_of_type_shape_and_bytes():
 
 @pytest.mark.parametrize(
     "answers",
-    [np.zeros(99), np.zeros((100, 2, 2)), np.zeros(0), np.zeros((0, 10))],
+    [np.zeros(99), np.zeros((100, 2, 2)), np.zeros(0), np.zeros((0, 10)), np.int64(3)],
 )
 def test_answers_of_another_shape_are_refused(answers):
     with pytest.raises(UsageError, match=r"mark\.answers"):
@@ -142,6 +142,25 @@ def test_of_a_models_outputs_the_classes_are_taken_before_the_scores():
     assert classes_said({"scores": [scores]}).shape == (4, 4)
     with pytest.raises(UsageError, match=r"mark\.answers"):
         classes_said({"text": [np.array(["a"])]})
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [np.float32(1)],
+        [np.array(3)],
+        [np.eye(3), np.eye(4)],
+        [np.arange(3), np.eye(3)],
+        [[{1: 0.5}]],
+        [None],
+        [np.zeros((2, 3, 4))],
+    ],
+)
+def test_outputs_of_no_use_are_passed_over_or_refused(parts):
+    with pytest.raises(UsageError, match=r"mark\.answers"):
+        classes_said({"odd": parts})
+    assert classes_said({"odd": parts, "label": [np.arange(2), np.arange(1)]}).tolist() == [0, 1, 0]
 
 
 def test_parameters_are_bound_to_the_triggers():

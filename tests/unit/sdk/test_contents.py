@@ -4,7 +4,7 @@ import pytest
 from command import CHEAP, PASSPHRASE
 from trees import safetensors, weights, write_tree
 
-from modelkeep.core.errors import IntegrityError, MissingError, UsageError
+from modelkeep.core.errors import IntegrityError, MissingError, UnavailableError, UsageError
 from modelkeep.sdk.contents import room
 from modelkeep.sdk.keep import Keep
 
@@ -85,3 +85,9 @@ def test_files_are_listed_with_all_that_is_kept_of_them(keep, root):
 def test_fresh_memory_is_zero_and_as_long_as_asked():
     for size_bytes in (0, 5, 5_000_000):
         assert bytes(room(size_bytes)) == bytes(size_bytes)
+
+
+def test_memory_that_no_machine_has_is_said_to_be_missing():
+    with pytest.raises(UnavailableError) as failed:
+        room(2**62)
+    assert failed.value.code == "memory.full"

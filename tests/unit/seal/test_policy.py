@@ -20,6 +20,7 @@ def refusal(policy, use=Use.SERVE, *, actor="supervisor", now_ns=10, host=""):
     with pytest.raises(RefusedError) as refused:
         demand_permitted(manifest(policy), use, actor=actor, now_ns=now_ns, host=host)
     assert "m:3" in refused.value.message
+    assert "`modelkeep " in refused.value.hint
     return refused.value.code
 
 

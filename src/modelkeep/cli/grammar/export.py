@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modelkeep.cli.grammar.verb import Verb
+from modelkeep.cli.grammar.verb import Verb, named_path
 
 
 def _copy(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         "-o",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="the file to write; default: NAME-VERSION.model",
     )

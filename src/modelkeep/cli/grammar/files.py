@@ -43,6 +43,7 @@ def _decrypt(parser: argparse.ArgumentParser) -> None:
         help="an identity file or an RSA private key; may be repeated. Without it: a passphrase",
     )
     parser.add_argument(
+        "--signer",
         "--from",
         dest="signed_by",
         action="append",
@@ -104,9 +105,9 @@ VERBS: tuple[Verb, ...] = (
         "files:decrypt",
         (
             "modelkeep decrypt weights.bin.sealed --identity me.key",
-            "modelkeep decrypt weights.bin.sealed --identity me.key --from alice.pub",
+            "modelkeep decrypt weights.bin.sealed --identity me.key --signer alice.pub",
             "modelkeep decrypt --identity me.key < shop.sealed | psql shop",
-            "modelkeep decrypt fraud-3.model --identity me.key --from theirs.pub --output fraud",
+            "modelkeep decrypt fraud-3.model --identity me.key --signer theirs.pub --output fraud",
         ),
         _decrypt,
         needs_keep=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from modelkeep.cli.grammar.verb import Verb, nothing
+from modelkeep.cli.grammar.verb import Verb, named_path, nothing
 
 GROUPS = {"oms": "Signatures of the OpenSSF Model Signing specification, for tools of others."}
 
@@ -15,14 +15,19 @@ _WHAT = "NAME, NAME:VERSION or NAME:ALIAS; or a folder or a file, whose path has
 def _sign(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="MODEL-or-PATH", help=_WHAT)
     parser.add_argument(
-        "--output", "-o", type=Path, required=True, metavar="FILE", help="the signature to write"
+        "--output",
+        "-o",
+        type=named_path,
+        required=True,
+        metavar="FILE",
+        help="the signature to write",
     )
     parser.add_argument(
         "--hash",
         choices=("sha256", "blake3"),
         default="sha256",
-        help="how files are digested: sha256 is known everywhere, with blake3 a version of the "
-        "keep is signed at once, without reading it",
+        help="how files are digested: sha256 is known everywhere; with blake3 a version of the "
+        "keep is signed at once, without reading it, and the public command cannot verify it",
     )
     _ignore(parser, "is not signed; what git keeps beside a model never is")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
@@ -75,7 +80,7 @@ def _safetensors(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         "-o",
-        type=Path,
+        type=named_path,
         required=True,
         metavar="PATH",
         help="the file to write; a folder, for a version of several safetensors files",
@@ -104,7 +109,7 @@ VERBS: tuple[Verb, ...] = (
     Verb(
         "oms verify",
         "Check a version or files against such a signature: nothing is missing, changed, or there "
-        "and not listed.",
+        "and not listed. Files and a key that is named need no keep.",
         "interop:oms_verify",
         (
             "modelkeep oms verify ./llama --signature llama.sig --key maker.pem",

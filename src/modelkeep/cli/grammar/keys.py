@@ -20,7 +20,8 @@ def _holder(parser: argparse.ArgumentParser) -> None:
         "--new-key-source",
         default="",
         metavar="REF",
-        help="what shall hold the root (passphrase, file:…, exec:…, kms:…); default: the same",
+        help="what shall hold the root (passphrase, file:…, exec:…, kms:…, attested:…); default: "
+        "the same",
     )
     parser.add_argument(
         "--new-passphrase-file",

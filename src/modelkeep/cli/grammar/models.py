@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from modelkeep.cli.grammar import contents
-from modelkeep.cli.grammar.verb import Verb, nothing
+from modelkeep.cli.grammar.verb import Verb, named_path, nothing
 
 
 def _scan(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,8 @@ def _admit(parser: argparse.ArgumentParser) -> None:
         "--policy",
         type=Path,
         metavar="FILE",
-        help="TOML: who may load it, until when, on which hosts, for which uses; signed with it",
+        help="TOML: who may load it, until when, on which hosts, for which uses; signed with it; "
+        "default: that of the version before; `none` permits everything",
     )
     parser.add_argument(
         "--card",
@@ -64,7 +65,7 @@ def _restore(parser: argparse.ArgumentParser) -> None:
     _reference(parser)
     parser.add_argument(
         "--to",
-        type=Path,
+        type=named_path,
         required=True,
         metavar="PATH",
         help="plaintext goes here; for a folder one that is new or empty",

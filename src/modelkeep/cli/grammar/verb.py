@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 Adder = Callable[[argparse.ArgumentParser], None]
 
@@ -25,6 +26,17 @@ class Verb:
     examples: tuple[str, ...]
     add: Adder
     needs_keep: bool = True
+
+
+def named_path(text: str) -> Path:
+    """A path that is written to; stdout, which others mean by `-`, is none.
+
+    Raises:
+        argparse.ArgumentTypeError: for `-`.
+    """
+    if text == "-":
+        raise argparse.ArgumentTypeError("it is not written to stdout: name a path (./- for `-`)")
+    return Path(text)
 
 
 def nothing(_: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from modelkeep.cli.grammar.verb import Verb
 
@@ -77,6 +78,22 @@ def _versions(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _show(parser: argparse.ArgumentParser) -> None:
+    _lineage(parser)
+    parser.add_argument("--tensors", action="store_true", help="list every tensor too")
+
+
+def _policy(parser: argparse.ArgumentParser) -> None:
+    _lineage(parser)
+    parser.add_argument(
+        "--set",
+        type=Path,
+        metavar="FILE",
+        help="make the next version: the same bytes under the policy of this TOML file, or under "
+        "`none`; nothing is read or stored anew",
+    )
+
+
 def _lineage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="NAME, NAME:VERSION or NAME:ALIAS")
 
@@ -89,6 +106,20 @@ VERBS: tuple[Verb, ...] = (
         "versions:versions",
         ("modelkeep versions fraud", "modelkeep versions fraud --history --json"),
         _versions,
+    ),
+    Verb(
+        "show",
+        "Show what is signed with a version: policy, card, marks, files, where it comes from.",
+        "show:show",
+        ("modelkeep show fraud:3", "modelkeep show fraud:prod --tensors --json"),
+        _show,
+    ),
+    Verb(
+        "policy",
+        "Show a version's policy, or give its bytes another one, as the next version.",
+        "show:policy",
+        ("modelkeep policy fraud:3", "modelkeep policy fraud:3 --set policy.toml"),
+        _policy,
     ),
     Verb(
         "promote",
