@@ -184,7 +184,7 @@ def export(keep: OpenKeep, model: Sealed, given: Given) -> None:
         sent[start : start + len(raw)] = raw
 
     try:
-        exported(keep, parsed_reference(model.reference), write, locks=[WORDS])
+        exported(keep, parsed_reference(model.reference), write, bytes, locks=[WORDS])
     except KeepError:
         assert not any(sent[:64]), "a file that nobody finished has a beginning"
         raise

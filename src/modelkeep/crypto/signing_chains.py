@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import (
     Criticality,
@@ -31,6 +32,14 @@ from modelkeep.crypto.ec_signatures import EcPublic, taken
 CHAIN_MAX = 16
 # A certificate has one to four kilobytes; one with a thousand names is no signer's.
 CERTIFICATE_BYTES_MAX = 32 * 1024
+# What the library raises of a certificate that cannot be read; not all of it is a ValueError.
+_UNREADABLE = (
+    ValueError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 
 
 def chained_key(chain: Sequence[bytes], *, roots: Sequence[x509.Certificate]) -> EcPublic:
@@ -53,7 +62,7 @@ def chained_key(chain: Sequence[bytes], *, roots: Sequence[x509.Certificate]) ->
             "chain.untrusted",
             f"the signing certificate does not lead to a root that is trusted: {error!s:.200}",
         ) from None
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise IntegrityError(
             "chain.certificate", f"a certificate of the chain cannot be read: {error!s:.200}"
         ) from None

@@ -41,6 +41,15 @@ def test_no_more_run_at_once_than_was_asked_for(pool, width):
     assert most == (1 if width == 1 else 2)
 
 
+@pytest.fixture
+def interruptible():
+    """As a program is; a test runner's workers may ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_for_what_was_begun(pool):
     ended = []
 
