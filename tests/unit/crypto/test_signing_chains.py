@@ -101,4 +101,4 @@ def test_a_chain_with_a_changed_byte_gives_no_key_but_its_own(data):
     except KeepError:
         return
     assert raw[at - 2] == 3  # of a BIT STRING
-    assert found.pem == key_of(SIGNER, BETWEEN).pem
+    assert found.pem == key_of(SIGNER, BETWEEN.certificate).pem
