@@ -41,8 +41,9 @@ class Golden:
             passphrase=STATED["passphrase"],
             world=self.scene.world(Fuse()),
         )
+        self.applied = self.keep.opened.state.applied()  # reading is recorded, and moves it on
         self.models = {}
-        view = over(self.keep.opened, self.stores["main"])
+        view = over(self.keep.opened, self.stores["main"], self.applied)
         for reference, facts in MODELS.items():
             path, size_bytes, digest = facts["file"]
             raw = bytes(self.keep.read(reference, path, 0, size_bytes))
@@ -69,7 +70,7 @@ class Golden:
             objects[name] = edited(objects, raw, verb, rest)
             if verb == "delete":
                 del objects[name]
-        applied = self.keep.opened.state.applied()
+        applied = self.applied
         if "head" in facts:
             applied = replaced(applied, head=facts["head"][0], snapshot=facts["head"][1])
         return over(self.keep.opened, objects, applied)
