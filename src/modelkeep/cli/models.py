@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelkeep.cli.manifests import policy_lines
 from modelkeep.cli.opened import opened
 from modelkeep.cli.output import print_json, print_table, progress, safe_text, size_text
-from modelkeep.cli.show import NO_POLICY, policy_lines
+from modelkeep.cli.show import NO_POLICY
 from modelkeep.core.errors import MissingError, RefusedError
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.policy import ANYTHING

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from modelkeep.cli.export import STREAM, file_passphrase, named_keys
+from modelkeep.cli.manifests import manifest_facts, manifest_lines, print_tensors
 from modelkeep.cli.opened import actor
-from modelkeep.cli.output import print_table, progress, said, size_text
+from modelkeep.cli.output import progress, said, size_text
 from modelkeep.cli.secrets import passphrase_of
-from modelkeep.core.artifact import Manifest
 from modelkeep.core.errors import UsageError
-from modelkeep.core.instant import rfc3339
-from modelkeep.core.policy import ANYTHING
 from modelkeep.core.record import as_plain
-
-if TYPE_CHECKING:
-    from modelkeep.sdk.portable import PortableModel
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -48,17 +42,15 @@ def inspect(options: argparse.Namespace) -> int:
         manifest = model.manifest
         facts |= {
             "sender": model.sender,  # of what was opened, whatever was looked at before
-            "manifest": as_plain(manifest),
+            "manifest": manifest_facts(manifest, with_tensors=options.tensors),
             "digest": model.digest,
             "links": model.links,
         }
-        if not options.tensors:
-            for each in facts["manifest"]["files"]:
-                each["tensors"] = len(each["tensors"])
-        lines = [*_outside_lines(facts), *_lines(model)]
+        lines = [*_outside_lines(facts), *manifest_lines(manifest, model.digest)]
+        lines += [f"  link         {path} -> {says}" for path, says in model.links]
     said(facts, "\n".join(lines), as_json=options.json)
     if options.tensors and not options.json:
-        _print_tensors(manifest)
+        print_tensors(manifest)
     return 0
 
 
@@ -141,54 +133,3 @@ def _outside_lines(facts: dict[str, object]) -> list[str]:
         f"  sent by      {facts['sender']}, {trust}",
         f"  opens for    {', '.join(filter(None, kinds))}",
     ]
-
-
-def _lines(model: PortableModel) -> list[str]:
-    manifest = model.manifest
-    lines = [
-        f"  model        {manifest.name}:{manifest.version} ({manifest.kind})",
-        f"  admitted     {rfc3339(manifest.admitted_ns)[:19]}Z",
-        f"  manifest     {model.digest}",
-    ]
-    if manifest.note:
-        lines.append(f"  note         {manifest.note}")
-    if manifest.policy != ANYTHING:
-        lines += _told("policy", as_plain(manifest.policy), as_plain(ANYTHING))
-    lines += _told("card", as_plain(manifest.card), {})
-    for each in manifest.files:
-        tensors = f", {len(each.tensors)} tensors" if each.tensors else ""
-        lines.append(f"  file         {each.path}: {size_text(each.size_bytes)}{tensors}")
-    lines += [f"  link         {path} -> {says}" for path, says in model.links]
-    return lines
-
-
-def _told(title: str, plain: dict[str, object], silent: dict[str, object]) -> list[str]:
-    """The fields that say something."""
-    told = {key: value for key, value in plain.items() if value and value != silent.get(key)}
-    if isinstance(ends_ns := told.pop("not_after_ns", 0), int) and ends_ns:
-        told["not_after"] = rfc3339(ends_ns)[:19] + "Z"
-    return [f"  {title:<12} {key}: {_text(value)}" for key, value in told.items()]
-
-
-def _text(value: object) -> str:
-    """A field for people, on one line."""
-    if isinstance(value, dict):
-        return " ".join(_text(each) for each in value.values() if each)
-    return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _print_tensors(manifest: Manifest) -> None:
-    print_table(
-        ("tensor", "type", "shape", "size", "file"),
-        [
-            (
-                each.name,
-                each.dtype,
-                "x".join(map(str, each.shape)) or "scalar",
-                size_text(each.length),
-                file.path,
-            )
-            for file in manifest.files
-            for each in file.tensors
-        ],
-    )

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from modelkeep.cli.manifests import manifest_facts, manifest_lines, policy_lines, print_tensors
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, safe_text, size_text
-from modelkeep.core.instant import rfc3339
+from modelkeep.cli.output import print_json, safe_text
 from modelkeep.core.policy import ANYTHING
 from modelkeep.core.record import as_plain
-
-if TYPE_CHECKING:
-    from modelkeep.core.artifact import Manifest
-    from modelkeep.core.policy import Policy
 
 NO_POLICY = Path("none")
 
@@ -25,16 +20,14 @@ def show(options: argparse.Namespace) -> int:
 
     with opened(options) as keep:
         manifest, digest = Versions(keep).manifest(options.model)
-    plain = as_plain(manifest)
-    if not options.tensors:
-        for each in plain["files"]:
-            each["tensors"] = len(each["tensors"])
     if options.json:
+        plain = manifest_facts(manifest, with_tensors=options.tensors)
         print_json({"digest": digest, "manifest": plain})
         return 0
-    print(safe_text(f"{manifest.name}:{manifest.version}  {manifest.kind}  {digest}"))
-    for line in manifest_lines(manifest, with_tensors=options.tensors):
+    for line in manifest_lines(manifest, digest):
         print(safe_text(line))
+    if options.tensors:
+        print_tensors(manifest)
     return 0
 
 
@@ -64,51 +57,3 @@ def policy(options: argparse.Namespace) -> int:
     for line in policy_lines(manifest.policy):
         print(safe_text(line))
     return 0
-
-
-def manifest_lines(manifest: Manifest, *, with_tensors: bool = False) -> list[str]:
-    """What is signed with a version, for people."""
-    lines = [f"  admitted     {rfc3339(manifest.admitted_ns)[:19]}Z"]
-    told = {
-        "base": manifest.base,
-        "note": manifest.note,
-        "domain": manifest.domain,
-        "marks": ", ".join(manifest.marks),
-    }
-    lines += [f"  {key:<12} {text}" for key, text in told.items() if text]
-    lines += policy_lines(manifest.policy)
-    card = as_plain(manifest.card)
-    lines += [f"  card         {key}: {_text(value)}" for key, value in card.items() if value]
-    for each in manifest.files:
-        lines.append(
-            f"  file         {each.path}: {size_text(each.size_bytes)}, "
-            f"{len(each.tensors)} tensors, {each.digest}"
-        )
-        if with_tensors:
-            lines += [
-                f"  tensor       {one.name}: {one.dtype}[{','.join(map(str, one.shape))}]"
-                for one in each.tensors
-            ]
-    return lines
-
-
-def policy_lines(policy: Policy) -> list[str]:
-    """A policy for people; only what it narrows."""
-    if policy == ANYTHING:
-        return ["  policy       permits everything"]
-    told = {
-        "uses": ", ".join(policy.uses),
-        "loaders": ", ".join(policy.loaders),
-        "hosts": ", ".join(policy.hosts),
-        "ends": f"{rfc3339(policy.not_after_ns)[:19]}Z" if policy.not_after_ns else "",
-        "replicas": str(policy.replicas_max or ""),
-        "output": "" if policy.output == ANYTHING.output else str(policy.output),
-        "decimals": str(policy.decimals) if policy.output == "rounded" else "",
-    }
-    return [f"  policy       {key}: {text}" for key, text in told.items() if text]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return " ".join(_text(each) for each in value.values() if each)
-    return ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)

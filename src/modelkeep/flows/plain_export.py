@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from modelkeep.core.artifact import Manifest, ModelReference, TensorEntry
-from modelkeep.core.entry import Fact
 from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.policy import Use
 from modelkeep.core.record import Record
-from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
+from modelkeep.flows.keep import OpenKeep, current_snapshot
 from modelkeep.flows.permission import demand_use
 from modelkeep.flows.registry import HeldVersion, held_version, naming_tensors, reference_to
-from modelkeep.flows.restore import Opener, Target, file_in, restored
+from modelkeep.flows.restore import Opener, Target, file_in, reading, record_restored, restored
 from modelkeep.kernels.digest import Digester
 from modelkeep.kernels.formats import identify
 from modelkeep.kernels.plain_tensors import Cut, cuts_of, layout_of, unpacked
@@ -76,7 +74,7 @@ def plain_tensors(
         UsageError: `tensors.none`, `tensors.form` or `tensors.twice`, before anything is written.
         IntegrityError: `model.damaged` or `tensor.digest`; the target is then not there.
     """
-    with _reading(keep) as reader:
+    with reading(keep) as reader:
         found = held_version(keep, reader, current_snapshot(keep, reader), reference)
         demand_use(keep, found.proof.manifest, Use.RESTORE)
         files = [file_in(found, path)] if path else list(found.recipe.files)
@@ -89,7 +87,7 @@ def plain_tensors(
                     files,
                     open_target,
                     allocate,
-                    record_it=lambda: _record_restored(keep, found, path),
+                    record_it=lambda: record_restored(keep, found, path),
                 )
     manifest = found.proof.manifest
     reference = reference_to(manifest.name, manifest.version)  # an alias may have moved meanwhile
@@ -150,26 +148,6 @@ def _converted(
         is_same=False,
         passed=tuple(each.path for each in files if each.path not in read),
     )
-
-
-def _record_restored(keep: OpenKeep, found: HeldVersion, path: str) -> None:
-    manifest = found.proof.manifest
-    facts: dict[str, Fact] = {
-        "model": manifest.name,
-        "version": manifest.version,
-        "manifest": found.proof.digest,
-    }
-    record(keep, "model.restored", facts | {"path": path} if path else facts)
-
-
-@contextmanager
-def _reading(keep: OpenKeep) -> Iterator[Reader]:
-    """A reader; what it came across is recorded in the end."""
-    reader = keep.reader()
-    try:
-        yield reader
-    finally:
-        record_damages(keep, reader.damages)
 
 
 def _is_safetensors(reader: Reader, found: HeldVersion, file: RecipeFile) -> bool:

@@ -116,13 +116,13 @@ def restored(
         MissingError: `model.unknown`, `model.alias` or `restore.path`.
         IntegrityError: `model.damaged` or `seal.digest`; the target is then not there.
     """
-    with _reading(keep) as reader:
+    with reading(keep) as reader:
         found = _restorable(keep, reader, reference)
         part = _part(found, path)
         with open_target(part.is_folder) as target:
             _write_files(reader, found, part, target, progress)
             target.frame(part.folders, part.links)
-            _record_restored(keep, found, path)
+            record_restored(keep, found, path)
     manifest = found.proof.manifest
     return Restored(
         name=manifest.name,
@@ -149,10 +149,10 @@ def streamed_file(
         MissingError: `restore.path`.
         IntegrityError: `model.damaged` or `seal.digest`.
     """
-    with _reading(keep) as reader:
+    with reading(keep) as reader:
         found = _restorable(keep, reader, reference)
         file = file_in(found, path)
-        _record_restored(keep, found, file.path)  # before the first byte leaves
+        record_restored(keep, found, file.path)  # before the first byte leaves
         digest = Digester()
         with naming_tensors(found.proof.manifest):
             for plain in reader.blocks(file, key_id=found.key_id):
@@ -182,7 +182,7 @@ def restored_tensor(
         UsageError: `tensor.ambiguous` or `tensor.dtype`.
         IntegrityError: `model.damaged` or `tensor.digest`; the target is then not there.
     """
-    with _reading(keep) as reader:
+    with reading(keep) as reader:
         found = _restorable(keep, reader, reference)
         file, tensor = tensor_in(found, path, name)
         head = _head_of(tensor, form)
@@ -202,7 +202,7 @@ def restored_tensor(
             _demand_tensor(found, tensor, digest.digest())
             target.end(".", mode=-1, mtime_ns=-1)
             target.frame((), ())
-            _record_restored(keep, found, f"{file.path}#{name}")
+            record_restored(keep, found, f"{file.path}#{name}")
     manifest = found.proof.manifest
     return Restored(name=manifest.name, version=manifest.version, files=1, size_bytes=done)
 
@@ -298,7 +298,7 @@ def _restorable(keep: OpenKeep, reader: Reader, reference: ModelReference) -> He
 
 
 @contextmanager
-def _reading(keep: OpenKeep) -> Iterator[Reader]:
+def reading(keep: OpenKeep) -> Iterator[Reader]:
     """A reader; what it came across is recorded in the end."""
     reader = keep.reader()
     try:
@@ -430,7 +430,8 @@ def _missing(found: HeldVersion, path: str) -> MissingError:
     )
 
 
-def _record_restored(keep: OpenKeep, found: HeldVersion, path: str) -> None:
+def record_restored(keep: OpenKeep, found: HeldVersion, path: str) -> None:
+    """Say in the ledger that plaintext of a version leaves; `path` where it is a part of it."""
     manifest = found.proof.manifest
     facts: dict[str, Fact] = {
         "model": manifest.name,
