@@ -25,14 +25,13 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.evidence_eat import (
     DEBUG_OFF,
     anchor_of,
     new_key,
     signed_evidence,
 )
-from modelkeep.adapters.keysource_file import secret_from_file
+from modelkeep.adapters.keysource_file import create_protected, secret_from_file
 from modelkeep.core.errors import KeepError, RefusedError, UnavailableError, UsageError
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.crypto.secret import Secret
@@ -100,20 +99,8 @@ def new_key_file(path: Path, *, algorithm: str) -> tuple[str, bytes]:
         UsageError: `keysource.exists`.
         UnavailableError: `keysource.unavailable`.
     """
-    disk = RealDisk()
     private, public = new_key(algorithm)
-    try:
-        disk.create(path, private.reveal())
-        disk.sync(path)
-        disk.sync_folder(path.parent)
-    except FileExistsError as error:
-        raise UsageError(
-            "keysource.exists",
-            f"{path} is there already",
-            hint="a host whose key is overwritten is another host",
-        ) from error
-    except OSError as error:
-        raise UnavailableError("keysource.unavailable", f"{path}: {error.strerror}") from error
+    create_protected(path, private.reveal(), hint="a host whose key is overwritten is another host")
     return anchor_of(public).ueid, public
 
 

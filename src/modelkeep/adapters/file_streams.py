@@ -25,7 +25,7 @@ def file_source(path: Path) -> Iterator[Callable[[int], bytes]]:
         MissingError: `file.missing`.
         UsageError: `file.read`.
     """
-    fd = _opened(path)
+    fd = opened_file(path)
     try:
 
         def read(size_bytes: int) -> bytes:
@@ -83,7 +83,7 @@ def private_bytes(path: Path, *, size_max: int) -> Secret:
         UsageError: `file.read`, `file.size`.
         RefusedError: `file.readable`.
     """
-    fd = _opened(path)
+    fd = opened_file(path)
     try:
         if os.fstat(fd).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise RefusedError(
@@ -103,7 +103,7 @@ def small_bytes(path: Path, *, size_max: int) -> bytes:
         MissingError: `file.missing`.
         UsageError: `file.read`, `file.size`.
     """
-    fd = _opened(path)
+    fd = opened_file(path)
     try:
         return _small(fd, path, size_max)
     finally:
@@ -119,7 +119,13 @@ def _small(fd: int, path: Path, size_max: int) -> bytes:
     return raw
 
 
-def _opened(path: Path) -> int:
+def opened_file(path: Path) -> int:
+    """A descriptor of a regular file that somebody named; the caller's to close.
+
+    Raises:
+        MissingError: `file.missing`.
+        UsageError: `file.read`.
+    """
     try:
         # Not blocking: a FIFO would hold us until somebody writes into it.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -65,18 +65,31 @@ def new_key_file(path: str, *, entropy: Entropy) -> None:
         UsageError: `keysource.exists`.
         UnavailableError: `keysource.unavailable`.
     """
-    disk, target = RealDisk(), Path(path)
     key = Secret(entropy.random_bytes(KEY_BYTES))
+    create_protected(
+        Path(path),
+        key.reveal().hex().encode() + b"\n",
+        hint="a key that is overwritten is lost, and with it whatever it wraps",
+    )
+
+
+def create_protected(path: Path, raw: bytes, *, hint: str) -> None:
+    """Make a file of mode 0600, durable; never over another one.
+
+    Args:
+        hint: why what is there already is not replaced.
+
+    Raises:
+        UsageError: `keysource.exists`.
+        UnavailableError: `keysource.unavailable`.
+    """
+    disk = RealDisk()
     try:
-        disk.create(target, key.reveal().hex().encode() + b"\n")
-        disk.sync(target)
-        disk.sync_folder(target.parent)
+        disk.create(path, raw)
+        disk.sync(path)
+        disk.sync_folder(path.parent)
     except FileExistsError as error:
-        raise UsageError(
-            "keysource.exists",
-            f"{path} is there already",
-            hint="a key that is overwritten is lost, and with it whatever it wraps",
-        ) from error
+        raise UsageError("keysource.exists", f"{path} is there already", hint=hint) from error
     except OSError as error:
         raise UnavailableError("keysource.unavailable", f"{path}: {error.strerror}") from error
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modelkeep.core.errors import PATH_HINT, MissingError, UsageError
+from modelkeep.adapters.file_streams import opened_file
+from modelkeep.core.errors import UsageError
 
 
 @contextmanager
@@ -19,13 +19,7 @@ def placed_file(path: Path) -> Iterator[tuple[Callable[[int, memoryview], int], 
         MissingError: `file.missing`.
         UsageError: `file.read`.
     """
-    try:
-        # Not blocking: a FIFO would hold us until somebody writes into it.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingError("file.missing", f"there is no file {path}", hint=PATH_HINT) from error
-    except OSError as error:
-        raise UsageError("file.read", f"cannot read {path}: {error.strerror}") from error
+    fd = opened_file(path)
 
     def read_at(start: int, target: memoryview) -> int:
         done = 0
@@ -40,9 +34,6 @@ def placed_file(path: Path) -> Iterator[tuple[Callable[[int, memoryview], int], 
         return done
 
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise UsageError("file.read", f"{path} is no regular file")
-        yield read_at, found.st_size
+        yield read_at, os.fstat(fd).st_size
     finally:
         os.close(fd)

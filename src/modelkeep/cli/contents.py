@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from modelkeep.cli.manifests import print_tensors
 from modelkeep.cli.opened import opened
 from modelkeep.cli.output import print_json, print_table, progress, said, size_text
 from modelkeep.core.instant import rfc3339
@@ -44,20 +45,7 @@ def ls(options: argparse.Namespace) -> int:
     if options.json:
         print_json(found if options.tensors else [_without_tensors(each) for each in found])
     elif options.tensors:
-        print_table(
-            ("tensor", "type", "shape", "size", "file"),
-            [
-                (
-                    each.name,
-                    each.dtype,
-                    "x".join(map(str, each.shape)) or "scalar",
-                    size_text(each.length),
-                    file.path,
-                )
-                for file in found
-                for each in file.tensors
-            ],
-        )
+        print_tensors(found)
     else:
         print_table(("path", "size", "mode", "modified", "tensors"), [_row(each) for each in found])
     return 0

@@ -10,8 +10,11 @@ from modelkeep.core.policy import ANYTHING, Output
 from modelkeep.core.record import as_plain
 
 if TYPE_CHECKING:
-    from modelkeep.core.artifact import Manifest
+    from collections.abc import Iterable
+
+    from modelkeep.core.artifact import FileEntry, Manifest
     from modelkeep.core.policy import Policy
+    from modelkeep.flows.restore import FileFacts
 
 
 def manifest_facts(manifest: Manifest, *, with_tensors: bool) -> dict[str, Any]:
@@ -60,8 +63,8 @@ def policy_lines(policy: Policy) -> list[str]:
     return [f"  policy       {key}: {text}" for key, text in told.items() if text]
 
 
-def print_tensors(manifest: Manifest) -> None:
-    """Every tensor of every file."""
+def print_tensors(files: Iterable[FileEntry | FileFacts]) -> None:
+    """Every tensor of some files."""
     print_table(
         ("tensor", "type", "shape", "size", "file"),
         [
@@ -72,7 +75,7 @@ def print_tensors(manifest: Manifest) -> None:
                 size_text(each.length),
                 file.path,
             )
-            for file in manifest.files
+            for file in files
             for each in file.tensors
         ],
     )

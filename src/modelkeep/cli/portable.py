@@ -50,7 +50,7 @@ def inspect(options: argparse.Namespace) -> int:
         lines += [f"  link         {path} -> {says}" for path, says in model.links]
     said(facts, "\n".join(lines), as_json=options.json)
     if options.tensors and not options.json:
-        print_tensors(manifest)
+        print_tensors(manifest.files)
     return 0
 
 

@@ -27,7 +27,7 @@ def show(options: argparse.Namespace) -> int:
     for line in manifest_lines(manifest, digest):
         print(safe_text(line))
     if options.tensors:
-        print_tensors(manifest)
+        print_tensors(manifest.files)
     return 0
 
 

@@ -19,6 +19,7 @@ from modelkeep.kernels.digest import digest_of
 from modelkeep.ports.workers import SERIAL, Workers
 from modelkeep.seal.portable import Portable, Segment, opened_portable
 from modelkeep.seal.trust import demand_file
+from modelkeep.vault.load import free_buffer
 
 Progress = Callable[[int], None]
 # Fills a buffer from an offset of the file on and says how far; several threads may ask at once.
@@ -96,7 +97,7 @@ class OpenModel:
         Raises:
             IntegrityError: `portable.cut`, `portable.segment` or `codec.*`.
         """
-        buffer = _buffer(self._buffers, segment.stored)
+        buffer = free_buffer(self._buffers, segment.stored)
         sealed = memoryview(buffer)[: segment.stored]
         if self.read_at(segment.place, sealed) != segment.stored:
             raise _cut()
@@ -246,15 +247,6 @@ def _demand_inside(entry: FileEntry, start: int, length: int) -> None:
             "restore.range",
             f"{entry.path} has {entry.size_bytes} bytes, not {length} from {start} on",
         )
-
-
-def _buffer(free: list[bytearray], size_bytes: int) -> bytearray:
-    """One that was given back, if it is long enough; threads may take at once."""
-    try:
-        buffer = free.pop()
-    except IndexError:
-        buffer = bytearray()
-    return buffer if len(buffer) >= size_bytes else bytearray(size_bytes)
 
 
 def _cut() -> IntegrityError:

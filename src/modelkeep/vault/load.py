@@ -209,7 +209,7 @@ class Reader:
             place: tuple[RecipeFile, int, bytes, int],
         ) -> tuple[RecipeFile, int, bytearray, int]:
             file, offset, chunk_id, length = place
-            buffer = _buffer(free, length)
+            buffer = free_buffer(free, length)
             target = memoryview(buffer)[:length]
             self._piece(file, _Piece(chunk_id, length, offset, target), key_id)
             taken(file, offset, target)
@@ -294,7 +294,7 @@ class Reader:
     @contextmanager
     def borrowed(self, size_bytes: int) -> Iterator[memoryview]:
         """Memory for a moment; what stands in it is what somebody left there."""
-        buffer = _buffer(self._buffers, size_bytes)
+        buffer = free_buffer(self._buffers, size_bytes)
         try:
             yield memoryview(buffer)[:size_bytes]
         finally:
@@ -444,7 +444,7 @@ class Reader:
             self.damages.append(damage)
 
 
-def _buffer(free: list[bytearray], size_bytes: int) -> bytearray:
+def free_buffer(free: list[bytearray], size_bytes: int) -> bytearray:
     """One that was given back, if it is long enough; threads may take at once."""
     try:
         buffer = free.pop()
