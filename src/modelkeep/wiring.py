@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from modelkeep.adapters.disk import Disk
     from modelkeep.adapters.keyholder_process import ProcessKeyholder
     from modelkeep.adapters.recorder_client import RecorderClient
+    from modelkeep.adapters.scan_process import ProcessScanner
 
 LOCK_WAIT_S = 30.0
 # How long a verb waits for the ledger before it asks for the recorder of a running service.
@@ -427,3 +429,11 @@ def recorder_client(folder: KeepFolder) -> RecorderClient:
     from modelkeep.adapters.recorder_client import RecorderClient  # noqa: PLC0415
 
     return RecorderClient(folder.run_folder)
+
+
+@cache
+def scanner() -> ProcessScanner:
+    """The warm scanner of this process, shared by all that it opens; it ends with this process."""
+    from modelkeep.adapters.scan_process import ProcessScanner  # noqa: PLC0415
+
+    return ProcessScanner()

@@ -32,6 +32,7 @@ PROCESS_BOUNDARIES = {
     "cli/demo_disaster.py": "counts every failed call, whatever failed it",
     "cli/main.py": "says that this is a bug, with the traceback; exit status 70",
     "workers/keyholder.py": "a traceback may quote secrets: its type is said, no more",
+    "workers/scanner.py": "a child's end: whatever ended it denies its file",
     "workers/publishing.py": "a store's thread says what failed and goes on",
     "web/http1.py": "answers 500 where the gateway itself is wrong",
 }

@@ -15,9 +15,10 @@ from trees import picture, safetensors, weights
 
 from modelkeep.core.artifact import parsed_reference
 from modelkeep.core.errors import UsageError
-from modelkeep.flows import admit
+from modelkeep.flows import scanning
 from modelkeep.flows.publish import chosen, published
 from modelkeep.scan.rules import findings_of
+from modelkeep.sdk import keep as keep_module
 from modelkeep.sdk.keep import Keep
 
 
@@ -363,7 +364,8 @@ def test_a_model_that_somebody_writes_into_after_it_was_scanned_is_not_admitted(
             assert writers[0].is_alive()
         return findings_of(path, view, settings)
 
-    monkeypatch.setattr(admit, "findings_of", scanned)
+    monkeypatch.setattr(scanning, "findings_of", scanned)
+    monkeypatch.setattr(keep_module, "scanner", lambda: scanning.HERE)
     said = desk.run("admit", root, "--name", "llama", "--json", wanted=2)
     writers[0].join(10)
     assert said.error["code"] == "file.changed"

@@ -1,11 +1,16 @@
 """`modelkeep scan`: every file gets its line, whatever its name, and nothing in it is executed."""
 
+import json
 import os
 import pickle
+from urllib.parse import quote, urlsplit
 
+import onnx
 import pytest
 from command import Process, modelkeep
 from onnx_models import two_models
+
+from tests.arch.source import ROOT
 
 
 class Harm:
@@ -95,3 +100,95 @@ def test_a_name_cannot_forge_a_line_of_the_answer(tmp_path):
 
 def test_scan_needs_a_path():
     modelkeep("scan", wanted=2)
+
+
+def test_programs_get_four_facts_of_a_finding_first(downloads):
+    found = modelkeep("scan", downloads / "deep" / "evil.pkl", "--json", wanted=3).json
+    assert list(found) == ["path", "decision", "findings"]
+    assert list(found["findings"][0])[:4] == ["rule", "severity", "evidence", "reference"]
+
+
+def test_several_files_are_counted_for_people(downloads):
+    assert "3 files: 1 allowed" in modelkeep("scan", downloads, wanted=3).out
+
+
+def test_a_file_that_is_named_twice_is_judged_twice(downloads):
+    path = downloads / "good.onnx"
+    assert "2 files: 2 allowed" in modelkeep("scan", path, path).out
+
+
+def test_standard_input_and_nothing_are_refused():
+    assert modelkeep("scan", "-", "--json", wanted=2).error["code"] == "scan.stdin"
+    assert modelkeep("scan", "--json", wanted=2).error["code"] == "scan.nothing"
+
+
+def test_the_sandbox_is_explained_measure_by_measure():
+    found = modelkeep("scan", "--explain-sandbox", "--json").json
+    assert {each["name"]: each["is_on"] for each in found}["system calls"]
+    assert all(each["why"] for each in found)
+    assert "seccomp" in modelkeep("scan", "--explain-sandbox").out
+
+
+def test_an_external_file_beside_its_graph_is_no_finding_in_a_folder(tmp_path):
+    """As an admission of the folder would say."""
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[3, 4])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "w.bin"), ("length", "48")):
+        tensor.external_data.add(key=key, value=value)
+    port = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [port("x", onnx.TensorProto.FLOAT, [1, 3])],
+        [port("y", onnx.TensorProto.FLOAT, [1, 4])],
+        [tensor],
+    )
+    opset = [onnx.helper.make_opsetid("", 20)]
+    raw = onnx.helper.make_model(graph, opset_imports=opset).SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(raw)
+    (tmp_path / "w.bin").write_bytes(bytes(48))
+    assert len(list(tmp_path.iterdir())) == 2
+    assert modelkeep("scan", tmp_path / "m.onnx", wanted=3).status == 3
+    assert "2 allowed" in modelkeep("scan", tmp_path).out
+
+
+def test_sarif_holds_every_finding_with_its_rule_and_its_file(downloads, tmp_path, monkeypatch):
+    """What the schema of SARIF 2.1.0 requires, and what GitHub reads."""
+    target = tmp_path / "findings.sarif"
+    monkeypatch.chdir(downloads)
+    said = modelkeep("scan", ".", "--json", "--sarif", target, wanted=3)
+    document = json.loads(target.read_text())
+    assert document["version"] == "2.1.0"
+    assert document["$schema"].endswith("sarif-2.1.0.json")
+    (run,) = document["runs"]
+    driver = run["tool"]["driver"]
+    assert driver["name"] == "modelkeep"
+    rules = [each["id"] for each in driver["rules"]]
+    assert len(set(rules)) == len(rules)
+    for rule in driver["rules"]:
+        assert rule["shortDescription"]["text"]
+        assert urlsplit(rule["helpUri"]).scheme == "https"
+        assert rule["defaultConfiguration"]["level"] in ("note", "warning", "error")
+    listed = [(each["path"], f["rule"]) for each in said.lines for f in each["findings"]]
+    assert len(run["results"]) == len(listed)
+    for result, (path, rule) in zip(run["results"], listed, strict=True):
+        assert result["ruleId"] == rule == rules[result["ruleIndex"]]
+        assert result["message"]["text"]
+        assert result["level"] in ("note", "warning", "error")
+        place = result["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"]["uri"] == quote(path)
+        assert place.get("region", {"byteOffset": 0})["byteOffset"] >= 0
+
+
+def test_sarif_that_cannot_be_written_is_an_error(downloads):
+    words = ("scan", downloads, "--sarif", "/nowhere/x", "--json")
+    assert modelkeep(*words, wanted=6).error["code"] == "file.write"
+
+
+def test_the_hook_and_the_action_run_verbs_and_options_that_exist():
+    hooks = (ROOT / ".pre-commit-hooks.yaml").read_text()
+    action = (ROOT / "action.yml").read_text()
+    assert "id: modelkeep-scan" in hooks
+    assert "entry: modelkeep scan" in hooks
+    assert "modelkeep scan --sarif" in action
+    assert "using: composite" in action

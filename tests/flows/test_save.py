@@ -201,7 +201,7 @@ def test_files_that_are_no_paths_are_saved_too(tmp_path):
             tree,
             name="run",
             vault=keep.config.vault,
-            also=lambda version: (more[0], more[1] | {"version": version}),
+            also=(lambda version: (more[0], more[1] | {"version": version}),),
         )
         assert done.version == 1
         keep.restore("run", tmp_path / "out")

@@ -144,6 +144,21 @@ def versioned(life, keep, rng):
     record(keep.opened, kind, facts)
 
 
+def admission(life, keep, rng):
+    """What the flow of held admissions records."""
+    del life
+    named = {"hold_id": rng.choice(("a" * 16, "b" * 16)), "model": "m"}
+    found = {"digest": "d", "subject": "m.pkl", "rules": ("scan.x",), "size_bytes": 1}
+    kind, facts = rng.choice(
+        [
+            ("admission.held", {**named, **found}),
+            ("admission.approved", {**named, "until_ns": 10**18, "why": "reviewed"}),
+            ("admission.withdrawn", named),
+        ]
+    )
+    record(keep.opened, kind, facts)
+
+
 def approval(life, keep, rng):
     rows = keep.access.approvals()
     if not rows or rng.random() < 0.5:
@@ -157,7 +172,7 @@ def approval(life, keep, rng):
 
 COMMANDS = (
     *(new_token, new_token, revoke, principal, principal, role, tenant),
-    *(entry, versioned, approval),
+    *(entry, versioned, admission, approval),
 )
 
 

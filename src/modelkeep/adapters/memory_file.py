@@ -185,7 +185,7 @@ class OwnMemory:
         self.close()
 
 
-def sealed_bytes(name: str, raw: bytes) -> int:
+def sealed_bytes(name: str, raw: bytes | memoryview) -> int:
     """A sealed memory file with these bytes; its descriptor (close-on-exec) is the caller's."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     at = 0

@@ -1,74 +1,21 @@
-"""Verbs about models: scan, admit, models, restore."""
+"""Verbs about models: admit, models, restore."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.manifests import policy_lines
 from modelkeep.cli.opened import opened
 from modelkeep.cli.output import print_json, print_table, progress, safe_text, size_text
 from modelkeep.cli.show import NO_POLICY
-from modelkeep.core.errors import MissingError, RefusedError
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.policy import ANYTHING
 from modelkeep.core.record import as_plain
-from modelkeep.core.verdict import Decision, Finding, Severity, Verdict, judged
 
 if TYPE_CHECKING:
     from modelkeep.core.artifact import Port
-
-
-def scan(options: argparse.Namespace) -> int:
-    """Scan files and folders; one line (or one JSON line) per file."""
-    worst = 0
-    for path in _files(options.paths):
-        verdict = _scanned(path)
-        if verdict.decision is not Decision.ALLOW:
-            worst = RefusedError.exit_status
-        if options.json:
-            print_json(
-                {
-                    "path": str(path),
-                    "decision": verdict.decision,
-                    "findings": as_plain(verdict.findings),
-                }
-            )
-            continue
-        print(f"{verdict.decision:<6} {safe_text(str(path))}")
-        for finding in verdict.findings:
-            where = "" if finding.subject == safe_text(path.name) else f"{finding.subject}: "
-            reference = f" [{finding.reference}]" if finding.reference else ""
-            print(
-                safe_text(
-                    f"       {finding.severity}: {where}{finding.evidence} "
-                    f"({finding.rule}){reference}"
-                )
-            )
-    return worst
-
-
-def _scanned(path: Path) -> Verdict:
-    """Judge one file under a name that can be shown; a pipe or a device is never opened."""
-    from modelkeep.flows.admit import scanned  # noqa: PLC0415 - `--help` need not load it
-    from modelkeep.scan.settings import ScanSettings  # noqa: PLC0415
-    from modelkeep.sdk.files import mapped  # noqa: PLC0415
-
-    subject = safe_text(path.name)
-    if not path.is_file():
-        finding = Finding(
-            rule="scan.format.special",
-            severity=Severity.HIGH,
-            subject=subject,
-            evidence="neither a regular file nor a folder; it was not opened",
-            reference="AML.T0010",
-        )
-        return judged([finding])
-    with mapped(path) as raw:
-        return scanned(subject, raw, ScanSettings())
 
 
 def admit(options: argparse.Namespace) -> int:
@@ -96,6 +43,8 @@ def admit(options: argparse.Namespace) -> int:
         print(f"admitted {done.name}:{done.version}  {done.digest}")
     else:
         print(f"{done.name}:{done.version} holds exactly this already  {done.digest}")
+    if done.approval:
+        print(f"  held by the scan, let in by the approval {done.approval}")
     if done.schema is not None:
         print(f"  takes   {_ports(done.schema.inputs)}")
         print(f"  gives   {_ports(done.schema.outputs)}")
@@ -111,7 +60,10 @@ def admit(options: argparse.Namespace) -> int:
 
 def done_facts(done: object) -> dict[str, object]:
     """What an admission came to, as JSON-ready facts."""
-    names = ("name", "version", "digest", "is_new", "verdict", "schema", "policy", "marks")
+    names = (
+        *("name", "version", "digest", "is_new", "verdict", "schema"),
+        *("policy", "marks", "approval"),
+    )
     return {name: as_plain(getattr(done, name)) for name in names}
 
 
@@ -162,18 +114,6 @@ def restore(options: argparse.Namespace) -> int:
             )
         )
     return 0
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            for folder, folders, names in os.walk(path):
-                folders.sort()
-                yield from (Path(folder, name) for name in sorted(names))
-        elif path.exists():
-            yield path
-        else:
-            raise MissingError("file.missing", f"there is no file {path}")
 
 
 def _ports(ports: Sequence[Port]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from modelkeep.cli.grammar import (
     access,
     attest,
+    convert,
     export,
     files,
     history,
@@ -21,6 +22,7 @@ from modelkeep.cli.grammar import (
     lifecycle,
     models,
     mount,
+    scan,
     service,
     stores,
     upkeep,
@@ -38,7 +40,9 @@ EXIT_CODES = """exit codes:
 # In the order in which `--help` shows them.
 _PARTS = (
     lifecycle,
+    scan,
     models,
+    convert,
     versions,
     inbox,
     keys,

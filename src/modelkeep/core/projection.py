@@ -28,6 +28,7 @@ from modelkeep.core.rows import (
     Deprecation,
     Domain,
     DomainStatus,
+    HeldAdmission,
     Hold,
     InboxClient,
     KeyringMark,
@@ -307,6 +308,30 @@ def _approval_used(entry: Entry, present: Present) -> tuple[Change, ...]:
     return _again(Approval, _text(entry, "approval_id"), present, used=True)
 
 
+def _admission_held(entry: Entry, _: Present) -> tuple[Change, ...]:
+    """What was withdrawn and is asked for again waits anew."""
+    names = "hold_id model digest subject rules size_bytes"
+    row = _taken(HeldAdmission, entry, names, asked_by=entry.actor, asked_ns=entry.at_ns)
+    return _put(row.hold_id, row)
+
+
+def _admission_approved(entry: Entry, present: Present) -> tuple[Change, ...]:
+    return _again(
+        HeldAdmission,
+        _text(entry, "hold_id"),
+        present,
+        approved_by=entry.actor,
+        approved_ns=entry.at_ns,
+        until_ns=_fact(entry, "until_ns", int),
+        why=_text(entry, "why"),
+        withdrawn=False,
+    )
+
+
+def _admission_withdrawn(entry: Entry, present: Present) -> tuple[Change, ...]:
+    return _again(HeldAdmission, _text(entry, "hold_id"), present, withdrawn=True)
+
+
 def _client_added(entry: Entry, _: Present) -> tuple[Change, ...]:
     names = "client_id public expires_ns size_bytes_max"
     row = _taken(InboxClient, entry, names, name=_text(entry, "client"))
@@ -324,6 +349,9 @@ def _submission_settled(entry: Entry, _: Present) -> tuple[Change, ...]:
 
 
 _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
+    "admission.approved": _admission_approved,
+    "admission.held": _admission_held,
+    "admission.withdrawn": _admission_withdrawn,
     "alias.set": _alias_moved,
     "approval.given": _approval_given,
     "approval.refused": _approval_refused,

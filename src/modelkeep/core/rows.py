@@ -187,6 +187,35 @@ class Approval(Record, frozen=True):
     used: bool = False
 
 
+class HeldAdmission(Record, frozen=True):
+    """An admission that waits for somebody's decision, or that somebody lets in for a while.
+
+    Attributes:
+        hold_id: follows from model, digest and rules: the same bytes with the same findings.
+        digest: over the paths and digests of all its files.
+        subject: the file that was not to be let in.
+        rules: what was found; other findings are another admission.
+        asked_by: who wanted to admit it, and `asked_ns` when first.
+        approved_by: who lets it in, from `approved_ns` to `until_ns`; empty while nobody does.
+        why: in their words.
+        withdrawn: whether that was taken back, or the admission given up.
+    """
+
+    hold_id: str
+    model: str
+    digest: str
+    subject: str
+    rules: tuple[str, ...]
+    size_bytes: int
+    asked_by: str
+    asked_ns: int
+    approved_by: str = ""
+    approved_ns: int = 0
+    until_ns: int = 0
+    why: str = ""
+    withdrawn: bool = False
+
+
 class InboxClient(Record, frozen=True):
     """A machine that may hand things in, and nothing else.
 
@@ -220,6 +249,7 @@ TABLES: dict[type[Record], str] = {
     Approval: "approvals",
     Deprecation: "deprecations",
     Domain: "domains",
+    HeldAdmission: "admissions",
     Hold: "holds",
     InboxClient: "clients",
     KeyringMark: "keyrings",

@@ -83,8 +83,11 @@ def _gravest_first(finding: Finding) -> int:
     return -list(Severity).index(finding.severity)
 
 
-def demand_allowed(verdict: Verdict, *, subject: str) -> None:
+def demand_allowed(verdict: Verdict, *, subject: str, hold_id: str = "") -> None:
     """Go on only under an ALLOW.
+
+    Args:
+        hold_id: under which an admission waits for somebody's decision, if it does.
 
     Raises:
         RefusedError: `verdict.<decision>`, with the gravest finding in the message.
@@ -92,10 +95,14 @@ def demand_allowed(verdict: Verdict, *, subject: str) -> None:
     if verdict.decision is Decision.ALLOW:
         return
     first = verdict.findings[0]
+    facts: dict[str, str] = {"hold_id": hold_id} if hold_id else {}
+    look = "`modelkeep scan` lists every finding"
+    may = f"; `modelkeep approve {hold_id} --why TEXT --until DATE` lets these bytes in"
     raise RefusedError(
         f"verdict.{verdict.decision}",
         f"{subject} is refused ({verdict.decision}): {first.evidence} ({first.rule})",
-        hint="`modelkeep scan` lists every finding",
+        hint=look + may * bool(hold_id),
         subject=subject,
         findings=len(verdict.findings),
+        **facts,
     )

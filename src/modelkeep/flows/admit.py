@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from modelkeep.core.artifact import (
     Canary,
@@ -17,9 +18,12 @@ from modelkeep.core.entry import Fact
 from modelkeep.core.errors import IntegrityError, MissingError, UsageError
 from modelkeep.core.policy import ANYTHING, Policy, demand_bounded
 from modelkeep.core.record import replaced
+from modelkeep.core.rows import HeldAdmission
 from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
+from modelkeep.flows.admissions import content_digest, hold_of, is_approved, parked
 from modelkeep.flows.canary import demand_canary
 from modelkeep.flows.deposit import (
+    Also,
     Deposited,
     Turn,
     bases_of,
@@ -33,11 +37,11 @@ from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_dama
 from modelkeep.flows.lineage import exact_base
 from modelkeep.flows.permission import demand_base
 from modelkeep.flows.registry import proof_of
+from modelkeep.flows.scanning import HERE
 from modelkeep.kernels.digest import digest_of
-from modelkeep.kernels.externals import external_tensors
 from modelkeep.kernels.formats import EMPTY, UNKNOWN
-from modelkeep.kernels.tensors import identify, onnx_layout, places_of
-from modelkeep.scan.rules import findings_of
+from modelkeep.kernels.tensors import places_of
+from modelkeep.ports.scanner import Scanner, Unjudged
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.seal.trust import VerifiedManifest
 from modelkeep.vault.commit import Stream, Writer
@@ -48,12 +52,7 @@ from modelkeep.vault.streams import Plain, streamed
 
 # What is saved without a scan has this kind, and names of its own.
 _UNSCANNED = "files"
-# What the scanner says of a graph that is not whole by itself.
-_EXTERNAL = "scan.graph.external"
-# Gives an entry of the version with this number: its kind and facts.
-Also = Callable[[int], tuple[str, dict[str, Fact]]]
-# Each is a finding of half a kilobyte while the graph is judged; large models have thousands.
-_EXTERNALS_MAX = 100_000
+_NONE = Digest("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +90,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What came of it: the version, and whether it is new."""
+    """What came of it: the version, and whether it is new.
+
+    Attributes:
+        approval: id of the approval that let it in, though the verdict is hold; else empty.
+    """
 
     name: str
     version: int
@@ -101,27 +104,32 @@ class Admitted:
     schema: Schema | None
     policy: Policy = ANYTHING
     marks: tuple[str, ...] = ()
+    approval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What a scan found."""
+    """What a scan found.
+
+    Attributes:
+        digest: of the first file that is not to be let in; empty where all are.
+        content: of all files; empty unless the verdict is hold.
+        hold_id: under which it may be approved; empty unless the verdict is hold.
+    """
 
     verdict: Verdict
     subject: str
     digest: Digest
     kinds: Mapping[str, str]
     schema: Schema | None
+    content: Digest = _NONE
+    hold_id: str = ""
 
-    @property
-    def is_allowed(self) -> bool:
-        """Whether it may be let in."""
+    def is_let_in(self, rows: Sequence[HeldAdmission], *, now_ns: int) -> bool:
+        """Whether it may be let in: allowed, or held and approved. A deny is a deny."""
+        if self.verdict.decision is Decision.HOLD:
+            return is_approved(rows, self.hold_id, now_ns=now_ns)
         return self.verdict.decision is Decision.ALLOW
-
-
-def scanned(file_name: str, raw: memoryview, settings: ScanSettings) -> Verdict:
-    """Scan one file; nothing in it is executed, imported or unpickled."""
-    return judged(findings_of(file_name, raw, settings))
 
 
 def admitted(
@@ -130,22 +138,26 @@ def admitted(
     *,
     vault: VaultSettings,
     scan: ScanSettings,
-    also: Also | None = None,
+    scanner: Scanner = HERE,
+    also: Sequence[Also] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Admitted:
     """Let a model in, or refuse it; either way the ledger knows.
 
     What the latest version of that name has already, and says already, changes nothing: the same
-    bytes, policy, card and marks; canary, base and note where they are given.
+    bytes, policy, card and marks; canary, base and note where they are given. What is held waits
+    for `flows.admissions.approved`; the refusal says its id.
 
     Args:
-        also: gives one more entry, of a new version, for the same write to the ledger.
+        scanner: looks into the files; by default in this process.
+        also: each gives one more entry, of a new version, for the same write to the ledger.
 
     Raises:
         RefusedError: `verdict.hold` or `verdict.deny`; `policy.*`, of the base.
         UsageError: `model.name`, `admit.text`, `admit.empty`, `admit.kind`, `canary.*` or
             `policy.bounds`.
         UnavailableError: from the store, or `vault.pruned`; nothing refers to what was written.
+            `scan.worker.start`, when there is nobody to judge.
     """
     checked_model_name(candidate.name)
     _demand_text(candidate)
@@ -167,7 +179,13 @@ def admitted(
     seen: list[_Judged] = []  # what is written again is not scanned again
     return retried(
         lambda: _admitted(
-            turn, candidate, seen, vault=vault, scan=scan, also=also, progress=progress
+            turn,
+            candidate,
+            seen,
+            vault=vault,
+            look=lambda keep_id: _scanned(candidate, scan, scanner, keep_id),
+            also=also,
+            progress=progress,
         )
     )
 
@@ -178,19 +196,20 @@ def _admitted(
     seen: list[_Judged],
     *,
     vault: VaultSettings,
-    scan: ScanSettings,
-    also: Also | None,
+    look: Callable[[str], _Judged],
+    also: Sequence[Also],
     progress: Callable[[int], None],
 ) -> Admitted:
     keep = turn.opened
     snapshot = current_snapshot(keep)
     domain = domain_for(keep, snapshot, candidate.name, candidate.domain)
     first = bases_of(keep, snapshot, candidate.name, candidate.base)
+    approvals = keep.state.rows(HeldAdmission)
     done: Deposited | None = None
     with lent(turn, sum(each.size_bytes for each in candidate.files)):
-        found = seen[0] if seen else _scanned(candidate, scan)
+        found = seen[0] if seen else look(keep.keep_id)
         seen[:] = [found]
-        if found.is_allowed:
+        if found.is_let_in(approvals, now_ns=keep.clock.now_ns()):
             if candidate.canary is not None:
                 demand_canary(candidate.canary, found.schema)
             done = written(
@@ -204,9 +223,10 @@ def _admitted(
             )
             candidate.demand_steady()
     keep = turn.opened
-    if done is None:
-        _record_refused(keep, candidate, found)
-    demand_allowed(found.verdict, subject=found.subject)
+    # Asked again: an approval may have been withdrawn while the keep was lent.
+    is_let_in = found.is_let_in(keep.state.rows(HeldAdmission), now_ns=keep.clock.now_ns())
+    if done is None or not is_let_in:
+        _refuse(keep, candidate, found)
     assert done is not None
     reader = keep.reader()
     now = current_snapshot(keep, reader)
@@ -229,7 +249,7 @@ def _admitted(
         marks=candidate.marks,
     )
     if latest is not None and _says_the_same(latest.manifest, wanted):
-        return _outcome(latest.manifest, latest.digest, found.verdict, is_new=False)
+        return _outcome(latest.manifest, latest.digest, found, is_new=False)
     manifest, digest = entered(
         keep,
         wanted,
@@ -237,59 +257,36 @@ def _admitted(
         domain=domain,
         kind="model.admitted",
         vault=vault,
-        also=also,
+        also=(*also, *_use_of(found.hold_id, candidate.name)),
     )
-    return _outcome(manifest, digest, found.verdict, is_new=True)
+    return _outcome(manifest, digest, found, is_new=True)
 
 
-def _scanned(candidate: Candidate, settings: ScanSettings) -> _Judged:
-    """Scan every file: all findings, and the first file that is not to be let in."""
+def _scanned(
+    candidate: Candidate, settings: ScanSettings, scanner: Scanner, keep_id: str
+) -> _Judged:
+    """Have every file looked into: all findings, and the first file that is not to be let in."""
     findings: list[Finding] = []
     kinds: dict[str, str] = {}
     schema: Schema | None = None
     bad: Plain | None = None
+    asked = (Unjudged(each.path, each.raw, each.fd, each.forget) for each in candidate.files)
     sizes = {each.path: each.size_bytes for each in candidate.files}
-    for each in candidate.files:
-        own = _findings(each, sizes, settings)
-        if bad is None and judged(own).decision is not Decision.ALLOW:
+    came = scanner.judge(asked, sizes=sizes, settings=settings)
+    for each, own in zip(candidate.files, came, strict=True):
+        if bad is None and judged(own.findings).decision is not Decision.ALLOW:
             bad = each
-        findings += own
-        kinds[each.path] = identify(each.raw)
-        is_good = bad is None  # what is refused may not parse
-        schema = schema or (schema_of(each.raw, kinds[each.path]) if is_good else None)
-        each.forget()
+        findings += own.findings
+        kinds[each.path] = own.kind
+        schema = schema or own.schema
     subject = bad or candidate.files[0]
+    verdict = judged(findings)
+    content, hold_id = Digest(""), ""
+    if verdict.decision is Decision.HOLD:
+        content = content_digest(candidate.files)
+        hold_id = hold_of(keep_id, candidate.name, content, verdict)
     digest = digest_of(subject.raw) if bad is not None else Digest("")
-    return _Judged(judged(findings), subject.path, digest, kinds, schema)
-
-
-def _findings(file: Plain, sizes: Mapping[str, int], settings: ScanSettings) -> Sequence[Finding]:
-    """What is wrong with one file of several.
-
-    That a graph keeps tensors in another file is no fault where that file is admitted with it and
-    holds them. Room is made for those findings first, so that none hides another one.
-    """
-    count = _externals_within(file, sizes)
-    if not count:
-        return findings_of(file.path, file.raw, settings)
-    wide = replaced(settings, findings_max=settings.findings_max + 2 * count)
-    found = findings_of(file.path, file.raw, wide)
-    return [each for each in found if each.rule != _EXTERNAL][: settings.findings_max]
-
-
-def _externals_within(file: Plain, sizes: Mapping[str, int]) -> int:
-    """How many tensors a graph keeps in other files, if all lie in files that are admitted too."""
-    if len(sizes) < 2 or identify(file.raw) != "onnx":
-        return 0
-    try:
-        outside = external_tensors(file.path, onnx_layout(file.raw))
-    except IntegrityError:
-        return 0
-    is_whole = all(
-        each.path != file.path and each.offset + each.length <= sizes.get(each.path, -1)
-        for each in outside
-    )
-    return len(outside) if is_whole and len(outside) <= _EXTERNALS_MAX else 0
+    return _Judged(verdict, subject.path, digest, kinds, schema, content, hold_id)
 
 
 def _streams(candidate: Candidate, found: _Judged, writer: Writer) -> Iterator[Stream]:
@@ -318,14 +315,6 @@ def _kind(kinds: Mapping[str, str]) -> str:
     return max(known or list(kinds.values()), key=(known or list(kinds.values())).count)
 
 
-def schema_of(raw: memoryview, kind: str) -> Schema | None:
-    """What a model takes and gives, where its format says so."""
-    if kind != "onnx":
-        return None
-    layout = onnx_layout(raw)
-    return Schema(inputs=layout.inputs, outputs=layout.outputs)
-
-
 def _demand_text(candidate: Candidate) -> None:
     """A manifest is UTF-8; what a shell hands over need not be."""
     names = [("file's name", each.path) for each in candidate.files]
@@ -338,7 +327,12 @@ def _demand_text(candidate: Candidate) -> None:
             ) from error
 
 
-def _record_refused(keep: OpenKeep, candidate: Candidate, found: _Judged) -> None:
+def _refuse(keep: OpenKeep, candidate: Candidate, found: _Judged) -> NoReturn:
+    """Record that it was refused, park it where somebody may approve it, and say so.
+
+    Raises:
+        RefusedError: `verdict.hold` or `verdict.deny`.
+    """
     record(
         keep,
         "model.refused",
@@ -349,6 +343,26 @@ def _record_refused(keep: OpenKeep, candidate: Candidate, found: _Judged) -> Non
             "rules": _rules(found.verdict.findings),
         },
     )
+    if found.hold_id:
+        parked(
+            keep,
+            found.hold_id,
+            model=candidate.name,
+            digest=found.content,
+            verdict=found.verdict,
+            subject=found.subject,
+            size=sum(each.size_bytes for each in candidate.files),
+        )
+    demand_allowed(found.verdict, subject=found.subject, hold_id=found.hold_id)
+    raise AssertionError("what is refused is not allowed")
+
+
+def _use_of(hold_id: str, model: str) -> tuple[Also, ...]:
+    """The entry that says which approval let a version in, if one was needed."""
+    if not hold_id:
+        return ()
+    facts: dict[str, Fact] = {"hold_id": hold_id, "model": model}
+    return (lambda version: ("admission.used", {**facts, "version": version}),)
 
 
 def _rules(findings: Sequence[Finding]) -> tuple[str, ...]:
@@ -410,14 +424,15 @@ def _says_the_same(held: Manifest, wanted: Manifest) -> bool:
     )
 
 
-def _outcome(manifest: Manifest, digest: str, verdict: Verdict, *, is_new: bool) -> Admitted:
+def _outcome(manifest: Manifest, digest: str, found: _Judged, *, is_new: bool) -> Admitted:
     return Admitted(
         name=manifest.name,
         version=manifest.version,
         digest=digest,
         is_new=is_new,
-        verdict=verdict,
+        verdict=found.verdict,
         schema=manifest.schema,
         policy=manifest.policy,
         marks=manifest.marks,
+        approval=found.hold_id,
     )

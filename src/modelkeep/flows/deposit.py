@@ -32,6 +32,8 @@ from modelkeep.vault.settings import VaultSettings
 from modelkeep.vault.snapshot import ArtifactEntry, Recipe, Snapshot, next_version
 
 T = TypeVar("T")
+# Gives an entry for the ledger of the version with this number: its kind and facts.
+Also = Callable[[int], tuple[str, dict[str, Fact]]]
 
 # Below this a deposit is over sooner than a keep is opened again.
 KEPT_TURN_BYTES_MAX = 64 * 1024 * 1024
@@ -188,14 +190,14 @@ def entered(
     domain: DomainKeys,
     kind: str,
     vault: VaultSettings,
-    also: Callable[[int], tuple[str, dict[str, Fact]]] | None = None,
+    also: Sequence[Also] = (),
 ) -> tuple[Manifest, str]:
     """Recipe -> envelope -> snapshot -> ledger entry -> head.
 
     Args:
         manifest: of the new version, which gets its number here.
         kind: of the ledger entry, such as `model.admitted`.
-        also: gives one more entry, of the version, for the same write to the ledger.
+        also: each gives one more entry, of the version, for the same write to the ledger.
 
     Returns:
         The manifest with its number, and its digest.
@@ -241,8 +243,7 @@ def entered(
         "size_bytes": sum(each.size_bytes for each in manifest.files),
         "domain": manifest.domain,
     }
-    more = () if also is None else (also(manifest.version),)
-    committed(keep, after, (kind, facts), *more)
+    committed(keep, after, (kind, facts), *(each(manifest.version) for each in also))
     return manifest, digest
 
 

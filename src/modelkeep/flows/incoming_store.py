@@ -58,7 +58,7 @@ def stored_incoming(
         name=incoming.name,
         note=incoming.note,
         vault=vault,
-        also=incoming.entry,
+        also=(incoming.entry,),
         progress=progress,
     )
     return done.version

@@ -68,9 +68,11 @@ def repoliced(
         domain=domain,
         kind="model.admitted",
         vault=vault,
-        also=lambda version: (
-            "model.policy_set",
-            {"model": before.name, "version": version, "before": before.version},
+        also=(
+            lambda version: (
+                "model.policy_set",
+                {"model": before.name, "version": version, "before": before.version},
+            ),
         ),
     )
     return manifest, made, True

@@ -12,11 +12,11 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 from modelkeep.core.artifact import FileEntry, Manifest, checked_model_name
-from modelkeep.core.entry import Fact
 from modelkeep.core.errors import IntegrityError, KeepError, UsageError
 from modelkeep.core.record import replaced
 from modelkeep.crypto.hierarchy import DomainKeys
 from modelkeep.flows.deposit import (
+    Also,
     Deposited,
     Turn,
     bases_of,
@@ -115,14 +115,14 @@ def saved(
     base: str = "",
     note: str = "",
     vault: VaultSettings,
-    also: Callable[[int], tuple[str, dict[str, Fact]]] | None = None,
+    also: Sequence[Also] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Saved:
     """Keep files as the next version of a name, unless they are what its latest version holds.
 
     Args:
         base: reference of a version to store it as a delta to, where that pays.
-        also: gives one more entry for the ledger, of the new version; in one write with the commit.
+        also: each gives one more entry of the new version, in one write with the commit.
 
     Raises:
         UsageError: `model.name`, `save.text`, `save.kind`; or what reading a file raises.
@@ -152,7 +152,7 @@ def _saved(
     wanted: Manifest,
     *,
     vault: VaultSettings,
-    also: Callable[[int], tuple[str, dict[str, Fact]]] | None,
+    also: Sequence[Also],
     progress: Callable[[int], None],
 ) -> Saved:
     start = _started(turn.opened, tree, wanted)

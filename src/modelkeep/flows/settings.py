@@ -51,6 +51,7 @@ APPROVABLE_VERBS = (
     "keys.rotate",
     "keys.split",
     "ledger.erase",
+    "models.approve",
     "models.policy",
     "models.promote",
     "models.remove",
@@ -80,6 +81,7 @@ class ApprovalSettings(Record, frozen=True):
     verbs: tuple[str, ...] = (
         "keys.destroy",
         "keys.rekey",
+        "models.approve",
         "models.promote",
         "principals.enable",
         "principals.new",

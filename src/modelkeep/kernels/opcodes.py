@@ -56,7 +56,8 @@ class Step(NamedTuple):
     """One opcode met.
 
     Attributes:
-        number: its number, if it has one that could be a size; else None.
+        number: its number, if it has one that could be a size; of bytes and of text that is stepped
+            over their length; else None.
         text: its text, if it has one that could be a name; else None.
         more: the second line of a GLOBAL or INST.
         after: where the next opcode lies.
@@ -99,7 +100,7 @@ def step_at(view: memoryview, at: int) -> Step:
     if form[0] == "z" and value <= NUMBER_BYTES_MAX:
         number = int.from_bytes(view[start:after], "little", signed=True)
         return Step(name, number, None, "", after)
-    return Step(name, None, None, "", after)
+    return Step(name, None if form[0] == "z" else value, None, "", after)
 
 
 def _within(view: memoryview, after: int) -> int:

@@ -17,11 +17,15 @@ scanner's business (`modelkeep.scan.pickles`); here it is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.kernels.opcodes import Step, step_at
 from modelkeep.kernels.torchvalues import (
+    Array,
+    Dtype,
     Holder,
+    Raw,
     Storage,
     Symbol,
     Tensor,
@@ -45,16 +49,44 @@ _DIGITS_MAX = 20
 
 
 Named = tuple[str, Storage | Tensor]
+NamedArray = tuple[str, Storage | Tensor | Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """One pickle, walked.
+
+    Attributes:
+        after: offset behind its STOP.
+        storages: every storage that it names, whether or not anything sees it.
+        calls: every name that it calls.
+    """
+
+    root: Value
+    after: int
+    storages: tuple[Storage, ...]
+    calls: frozenset[Symbol]
+
+
+def walked(view: memoryview, at: int = 0) -> Walked:
+    """Walk the pickle at `at`.
+
+    Raises:
+        IntegrityError: `pickle.*` for bytes that are no pickle, `torch.pickle` for one that no
+            torch writes, `torch.size` for one past the bounds.
+    """
+    return _Machine(view).run(at)
 
 
 def named_tensors(view: memoryview) -> Iterator[Named]:
     """Yield what the pickle's object holds, each tensor and each bare storage, with its way there.
 
     Raises:
-        IntegrityError: `pickle.*` for bytes that are no pickle, `torch.pickle` for one that no
-            torch writes, `torch.size` for one past the bounds.
+        IntegrityError: as `walked`.
     """
-    return _reached(_Machine(view).run())
+    for name, value in reached(walked(view).root):
+        if not isinstance(value, Array):
+            yield name, value
 
 
 # ---- the walk from the root -------------------------------------------------------------------
@@ -63,7 +95,7 @@ def named_tensors(view: memoryview) -> Iterator[Named]:
 _SILENT = frozenset({"_parameters", "_buffers", "_modules"})
 
 
-def _reached(root: Value) -> Iterator[Named]:
+def reached(root: Value) -> Iterator[NamedArray]:
     """Walk depth first, in the order of the pickle, without recursion and without turning back."""
     seen: set[int] = set()
     ways: list[Iterator[tuple[str, Value]]] = [iter([("", root)])]
@@ -77,7 +109,7 @@ def _reached(root: Value) -> Iterator[Named]:
         name = names[-1]
         if part and part not in _SILENT:
             name = f"{name}.{part}" if name else part
-        if isinstance(value, Tensor | Storage):
+        if isinstance(value, Tensor | Storage | Array):
             yield name if len(name) <= NAME_CHARS_MAX else "", value
         elif isinstance(value, Holder | tuple) and id(value) not in seen and len(ways) < DEPTH_MAX:
             seen.add(id(value))
@@ -100,21 +132,23 @@ def _children(value: Holder | tuple[Value, ...]) -> Iterator[tuple[str, Value]]:
 class _Machine:
     """CPython's pickle machine over symbols."""
 
-    __slots__ = ("_marks", "_memo", "_stack", "_view")
+    __slots__ = ("_calls", "_marks", "_memo", "_stack", "_storages", "_view")
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
+        self._storages: list[Storage] = []
+        self._calls: set[Symbol] = set()
         self._stack: list[Value] = []
         self._marks: list[int] = []
         self._memo: dict[int, Value] = {}
 
-    def run(self) -> Value:
+    def run(self, at: int) -> Walked:
         """Walk to STOP; return what lies on top there."""
-        at = 0
         for _ in range(OPCODES_MAX):
             step = step_at(self._view, at)
             if step.name == "STOP":
-                return self._pop()
+                calls = frozenset(self._calls)
+                return Walked(self._pop(), step.after, tuple(self._storages), calls)
             if len(self._stack) + len(self._marks) > STACK_MAX:
                 raise IntegrityError("torch.size", "the stack grows too high", limit=STACK_MAX)
             effect = _EFFECTS.get(step.name)
@@ -148,10 +182,15 @@ class _Machine:
     def _push_constant(self, step: Step) -> None:
         """Push what the opcode itself carries, if it could be a name or a size."""
         value: Value = step.number if step.text is None else step.text
-        if step.name in ("INT", "LONG") and step.text is not None:
+        if step.name in _RAW and step.text is None:
+            start = step.after - (step.number or 0)
+            value = Raw(start, step.after, is_text=step.name in _RAW_TEXT)
+        elif step.name in ("INT", "LONG") and step.text is not None:
             value = _number(step.text.rstrip("L"))
         elif step.name in _EMPTY:
             value = Holder()
+        elif step.name in _TRUTH:
+            value = step.name == "NEWTRUE"
         self._stack.append(value)
 
     def nothing(self, _step: Step) -> None:
@@ -223,7 +262,9 @@ class _Machine:
     def build(self, _step: Step) -> None:
         """BUILD: the state becomes part of the object under it."""
         state, target = self._pop(), self._top()
-        if isinstance(target, Holder) and may_hold(state):
+        if isinstance(target, Array | Dtype):
+            target.set(state)
+        elif isinstance(target, Holder) and may_hold(state):
             target.add([("", state)])
 
     # ---- memo ----
@@ -272,11 +313,16 @@ class _Machine:
 
     def persistent(self, _step: Step) -> None:
         """BINPERSID: the id lies on the stack."""
-        self._stack.append(stored(self._pop()))
+        found = stored(self._pop())
+        if isinstance(found, Storage):
+            self._storages.append(found)
+        self._stack.append(found)
 
     def reduce(self, _step: Step) -> None:
         """REDUCE, NEWOBJ: call what lies under the arguments."""
         arguments, target = self._pop(), self._pop()
+        if isinstance(target, Symbol):
+            self._calls.add(target)
         self._stack.append(called(target, arguments))
 
     def reduce_with_keywords(self, _step: Step) -> None:
@@ -317,6 +363,9 @@ def _paired(values: list[Value]) -> list[tuple[str, Value]]:
 
 
 _EMPTY = frozenset({"EMPTY_DICT", "EMPTY_LIST", "EMPTY_SET"})
+_RAW_TEXT = frozenset({"BINUNICODE", "BINUNICODE8"})
+_RAW = _RAW_TEXT | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+_TRUTH = frozenset({"NEWTRUE", "NEWFALSE"})
 _EFFECTS: Mapping[str, Callable[[_Machine, Step], None]] = {
     "ADDITEMS": _Machine.appends,
     "APPEND": _Machine.append,

@@ -65,8 +65,62 @@ class Holder:
             self.items.extend(pairs)
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes where they lie in the pickle; protocols before 3 write them as Latin-1 in UTF-8."""
+
+    start: int
+    stop: int
+    is_text: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Dtype:
+    """A type of NumPy: its name (`f4`), and its order of bytes once that is set."""
+
+    name: str
+    order: str = "|"
+
+    def set(self, state: Value) -> None:
+        """Take the state: `(version, order, ...)`."""
+        if isinstance(state, tuple) and len(state) > 1 and isinstance(state[1], str):
+            self.order = state[1]
+
+
+@dataclass(slots=True, eq=False)
+class Array:
+    """An array of NumPy; without a type until its state is set."""
+
+    dtype: Dtype | None = None
+    shape: tuple[int, ...] = ()
+    is_fortran: bool = False
+    raw: Raw | bytes | None = None
+
+    def set(self, state: Value) -> None:
+        """Take the state: `(version, shape, type, Fortran's order, bytes)`."""
+        if isinstance(state, tuple) and len(state) == 5:
+            _, shape, dtype, is_fortran, raw = state
+            self.shape = _sizes(shape)
+            self.dtype = dtype if isinstance(dtype, Dtype) else None
+            self.is_fortran = is_fortran is True
+            self.raw = raw if isinstance(raw, Raw | bytes) else None
+
+
 # Text, numbers and truth are kept as they are; None is every value that says nothing here.
-Value = str | int | Symbol | Storage | Tensor | Holder | tuple["Value", ...] | None
+Value = (
+    str
+    | bytes
+    | int
+    | Symbol
+    | Storage
+    | Tensor
+    | Holder
+    | Raw
+    | Dtype
+    | Array
+    | tuple["Value", ...]
+    | None
+)
 
 _VIEWS = frozenset(
     Symbol("torch._utils", name)
@@ -83,6 +137,11 @@ _WRAPPERS = frozenset(
         Symbol("torch", "Size"),
     ]
 )
+_NUMPY = frozenset(
+    f"{package}{part}"
+    for package in ("numpy.core", "numpy._core")
+    for part in (".multiarray", ".numeric")
+) | {"numpy", "_codecs"}
 _FROM_TYPE = Symbol("torch._tensor", "_rebuild_from_type_v2")
 
 
@@ -97,6 +156,28 @@ def called(target: Value, arguments: Value) -> Value:
             return _view(arguments, is_typed=target == _TYPED_VIEW)
         if target in _WRAPPERS and arguments:
             return arguments[0]
+        if target.module in _NUMPY:
+            return _of_numpy(target, arguments)
+    return Holder([("", arguments)] if may_hold(arguments) else None)
+
+
+def _of_numpy(target: Symbol, arguments: tuple[Value, ...]) -> Value:
+    """A type, an array whose state follows, or one whose numbers are given (protocol 5)."""
+    first = arguments[0] if arguments else None
+    if target.name == "dtype" and isinstance(first, str):
+        return Dtype(first)
+    if target.name == "_reconstruct":
+        return Array()
+    if target.name == "encode" and isinstance(first, Raw | str):
+        return first if isinstance(first, Raw) else first.encode("latin-1", "replace")
+    if target.name == "_frombuffer" and len(arguments) >= 4:
+        raw, dtype, shape, order = arguments[:4]
+        return Array(
+            dtype if isinstance(dtype, Dtype) else None,
+            _sizes(shape),
+            order == "F",
+            raw if isinstance(raw, Raw | bytes) else None,
+        )
     return Holder([("", arguments)] if may_hold(arguments) else None)
 
 
@@ -127,10 +208,15 @@ def _sizes(value: Value) -> tuple[int, ...]:
 
 
 def stored(identity: Value) -> Value:
-    """A storage from its persistent id; another id stands for something else."""
-    if not isinstance(identity, tuple) or len(identity) != 5 or identity[0] != "storage":
+    """A storage from its persistent id; another id stands for something else.
+
+    Before 0.4 an id had a sixth part, the view of another storage that it is; None if it is none.
+    """
+    if not isinstance(identity, tuple) or len(identity) not in (5, 6) or identity[0] != "storage":
         return None
-    _, kind, key, _, items = identity
+    _, kind, key, _, items = identity[:5]
+    if len(identity) == 6 and identity[5] is not None:
+        raise IntegrityError("torch.pickle", "a storage is a view of another one")
     if (
         not isinstance(kind, Symbol)
         or not isinstance(key, str)
@@ -143,6 +229,6 @@ def stored(identity: Value) -> Value:
 
 def may_hold(value: Value) -> bool:
     """Whether a tensor may be in it; the empty tuple of a call without arguments is none."""
-    return isinstance(value, Holder | Tensor | Storage) or (
+    return isinstance(value, Holder | Tensor | Storage | Array) or (
         isinstance(value, tuple) and value != ()
     )

@@ -6,6 +6,34 @@ from modelkeep.ledger.kind import Act, kind
 
 MODEL_KINDS = (
     kind(
+        "admission.approved",
+        "hold_id model digest rules until_ns why",
+        "What was held may be let in until an instant: these bytes, with these findings.",
+        Act.UPDATE,
+        entity="admission",
+    ),
+    kind(
+        "admission.held",
+        "hold_id model digest subject rules size_bytes",
+        "An admission waits for somebody's decision.",
+        Act.CREATE,
+        entity="admission",
+    ),
+    kind(
+        "admission.used",
+        "hold_id model version",
+        "What had been held was let in because somebody had approved it.",
+        Act.READ,
+        entity="admission",
+    ),
+    kind(
+        "admission.withdrawn",
+        "hold_id model",
+        "An approval was taken back, or what waited for one was given up.",
+        Act.DELETE,
+        entity="admission",
+    ),
+    kind(
         "alias.set",
         "model alias version",
         "An alias points at a version.",

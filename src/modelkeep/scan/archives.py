@@ -7,149 +7,117 @@ an unknown method, too large, too deep) holds the archive: unseen is not clean.
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
-from modelkeep.scan.allowance import Allowance
+from modelkeep.scan.cases import Case, Place
 from modelkeep.scan.evidence import found, gravest, listed, printable
+from modelkeep.scan.layouts import layout_findings
 from modelkeep.scan.members import DEFLATED, STORED, Directory, Member, directory_of
+from modelkeep.scan.names import leaves_folder
 from modelkeep.scan.settings import ScanSettings
+from modelkeep.scan.streams import begun, inflated
+from modelkeep.scan.torchscript import script_findings
 
-_DRIVE = re.compile(r"[A-Za-z]:")
-_INPUT_STEP_BYTES = 1 << 16
+_GAP_BYTES_MAX = 1 << 16
+# The older lzma has no magic: what is named so, or gives a pickle, was meant.
+_LZMA_NAMES = ("lzma", "pkl", "pickle", "joblib", "z", "dill")
+_BEGUN_BYTES_MAX = 1 << 16
 # Of bytes that no member owns: the gravest few say it all.
 _GAPS_SHOWN = 5
 _LOCAL_MAGIC = b"PK\x03\x04"
-# LZMA's dictionary is allocated from the file's own header: cap it.
-_LZMA_MEMORY_BYTES_MAX = 128 * 1024 * 1024
 # torch writes each storage as `<root>/data/<number>`: raw numbers that may read as anything.
 _TORCH_STORAGE = re.compile(r"[^/]+/data/[0-9]+")
 _TORCH_SCRIPT = re.compile(r"[^/]+/code/.+\.py")
+# Names in its pickles: types of that code, which no Python can import, and makers of lists.
+_SCRIPT_NAMES = re.compile(
+    r"\w+(?: \w+)* (?:__torch__\.|torch\.jit\._pickle\.(?:build_\w+|restore_type_tag)[ ,(])"
+)
+MemberJudge = Callable[[Member, memoryview, Place], tuple[Finding, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in the nesting a member stands."""
-
-    subject: str
-    depth: int
-    allowance: Allowance
-    is_storage: bool = False
-
-
-Judge = Callable[[memoryview, Place], tuple[Finding, ...]]
-
-
-def archive_findings(
-    view: memoryview, place: Place, settings: ScanSettings, judge: Judge
-) -> tuple[Finding, ...]:
-    """Judge a zip file: its structure, its names, and each member by `judge`."""
+def archive_findings(case: Case) -> tuple[Finding, ...]:
+    """Judge a zip file: its structure, its names, and each member as a file of its own."""
+    view, place, settings = case.view, case.place, case.settings
     try:
         directory = directory_of(view, members_max=place.allowance.members)
     except IntegrityError as error:
         text = f"does not parse as a zip archive: {error.message}"
-        return (found("scan.archive.broken", Severity.HIGH, place.subject, text),)
+        return (case.found("scan.archive.broken", Severity.HIGH, text),)
     place.allowance.members -= len(directory.members)
     findings = list(_structure_findings(view, directory, place.subject))
     if directory.overlaps:  # a small file of overlapping members costs as much as a large one
         return tuple(findings)
-    is_torch = any(member.name.endswith("/data.pkl") for member in directory.members)
+    names = frozenset(member.name for member in directory.members)
+    findings.extend(layout_findings(case, names))
+    judge = _judge_of(case, names)
     for member in directory.members:
         findings.extend(_name_findings(member, place.subject))
-        findings.extend(_member_findings(view, member, place, settings, judge, is_torch=is_torch))
+        findings.extend(_member_findings(case, member, judge))
         if len(findings) > 2 * settings.findings_max:
             findings = gravest(findings, settings.findings_max)
     return tuple(findings)
 
 
-def compressed_findings(
-    view: memoryview, kind: str, place: Place, settings: ScanSettings, judge: Judge
-) -> tuple[Finding, ...]:
-    """Judge a file compressed as a whole (gzip, zlib, bzip2, xz): its plaintext by `judge`."""
+def _judge_of(case: Case, names: frozenset[str]) -> MemberJudge:
+    """Judges a member by what it is in this archive: torch's storages and code are special."""
+    is_torch = any(name.endswith("/data.pkl") for name in names)
+    is_script = is_torch and any(_TORCH_SCRIPT.fullmatch(name) for name in names)
+
+    def judge(member: Member, content: memoryview, inner: Place) -> tuple[Finding, ...]:
+        if is_torch and _TORCH_SCRIPT.fullmatch(member.name):
+            return script_findings(Case(content, inner, case.settings, case.judge))
+        is_storage = is_torch and _TORCH_STORAGE.fullmatch(member.name) is not None
+        at = Place(inner.subject, inner.depth, inner.allowance, is_storage)
+        findings = case.judge(content, at)
+        if is_script:
+            findings = tuple(each for each in findings if not _SCRIPT_NAMES.match(each.evidence))
+        # torch can be told to write storages with a faster checksum in place of the CRC.
+        if not is_storage and zlib.crc32(content) != member.crc:
+            text = "does not have the CRC that the archive states"
+            findings += (found("scan.archive.crc", Severity.HIGH, inner.subject, text),)
+        return findings
+
+    return judge
+
+
+def compressed_findings(case: Case, kind: str) -> tuple[Finding, ...]:
+    """Judge a file compressed as a whole (gzip, zstd and others): its plaintext as a file."""
+    view, place, settings = case.view, case.place, case.settings
+    if place.depth >= settings.depth_max:
+        text = f"lies deeper than {settings.depth_max} archives and was not looked at"
+        return (case.found("scan.archive.depth", Severity.MEDIUM, text),)
     try:
         plain, rest = inflated(view, kind, _limit(place, settings))
     except IntegrityError as error:
+        if kind == "lzma" and not _acts(case):
+            text = "begins as the older lzma does, and is nothing compressed"
+            return (case.found("scan.format.unknown", Severity.NOTE, text),)
         text = f"does not parse as {kind}: {error.message}"
-        return (found("scan.archive.broken", Severity.HIGH, place.subject, text),)
+        return (case.found("scan.archive.broken", Severity.HIGH, text),)
     if plain is None:
         return (_too_large(view, place.subject, settings, plain_bytes=None),)
     place.allowance.plain_bytes -= len(plain)
-    findings = list(judge(memoryview(plain), _inner(place, "(plaintext)")))
+    findings = list(case.inner("(plaintext)", plain))
     if rest:
-        text = f"{rest} bytes follow the compressed data"
-        findings.append(found("scan.archive.hidden", Severity.MEDIUM, place.subject, text))
+        start = len(view) - rest
+        text = f"{rest} bytes at {start} follow the compressed data"
+        findings.append(case.found("scan.archive.hidden", Severity.MEDIUM, text))
+        findings.extend(case.inner("(rest)", view[start:]))
     return tuple(findings)
 
 
-def inflated(view: memoryview, kind: str, limit: int) -> tuple[bytes | None, int]:
-    """Decompress up to `limit` bytes.
-
-    Returns:
-        The plaintext, or None where there is more of it than the limit; and how many bytes of the
-        input were left over.
-
-    Raises:
-        IntegrityError: `inflate.broken` or `inflate.truncated`.
-    """
-    parts: list[bytes] = []
-    room = limit + 1
-    at = 0
-    while True:
-        engine = _engine(kind)
-        pending = b""
-        while not engine.eof:
-            if not pending and at >= len(view):
-                raise IntegrityError("inflate.truncated", "the compressed data is cut short")
-            if not pending:
-                pending = bytes(view[at : at + _INPUT_STEP_BYTES])
-                at += len(pending)
-            try:
-                part = engine.decompress(pending, room)
-            except (zlib.error, lzma.LZMAError, OSError, ValueError, EOFError) as error:
-                raise IntegrityError("inflate.broken", f"{error!s:.100}") from None
-            parts.append(part)
-            room -= len(part)
-            if room <= 0:
-                return None, 0
-            pending = getattr(engine, "unconsumed_tail", b"")
-        at -= len(engine.unused_data)
-        if kind in ("zlib", "deflate") or not _goes_on(view, at, kind):
-            return b"".join(parts), len(view) - at
-
-
-class _Engine(Protocol):
-    """What the four decompressors have in common."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
-
-
-def _engine(kind: str) -> _Engine:
-    if kind == "bzip2":
-        return bz2.BZ2Decompressor()
-    if kind == "xz":
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY_BYTES_MAX)
-    windows = {"gzip": 31, "zlib": 15, "deflate": -15}
-    return zlib.decompressobj(windows[kind])
-
-
-def _goes_on(view: memoryview, at: int, kind: str) -> bool:
-    """Whether another stream of the same kind follows, as readers of these formats accept."""
-    magic = {"gzip": b"\x1f\x8b", "bzip2": b"BZh", "xz": b"\xfd7zXZ"}[kind]
-    return bytes(view[at : at + len(magic)]) == magic
+def _acts(case: Case) -> bool:
+    """Whether a damaged stream is meant as one: by its name, or by what comes out of it."""
+    if case.place.name.rpartition(".")[2].lower() in _LZMA_NAMES:
+        return True
+    plain = begun(case.view, _BEGUN_BYTES_MAX)
+    inner = case.inner("(plaintext)", plain) if plain else ()
+    return any(each.severity is not Severity.NOTE for each in inner)
 
 
 def _structure_findings(view: memoryview, directory: Directory, subject: str) -> list[Finding]:
@@ -166,7 +134,7 @@ def _structure_findings(view: memoryview, directory: Directory, subject: str) ->
         findings.append(found("scan.archive.bomb", Severity.HIGH, subject, text))
     gaps = []
     for start, length in directory.gaps:
-        hides = _LOCAL_MAGIC in bytes(view[start : start + min(length, _INPUT_STEP_BYTES)])
+        hides = _LOCAL_MAGIC in bytes(view[start : start + min(length, _GAP_BYTES_MAX)])
         what = "hold a member that the directory does not list" if hides else "belong to no member"
         severity = Severity.HIGH if hides else Severity.MEDIUM
         text = f"the {length} bytes at {start} {what}"
@@ -178,8 +146,7 @@ def _structure_findings(view: memoryview, directory: Directory, subject: str) ->
 def _name_findings(member: Member, subject: str) -> list[Finding]:
     findings = []
     name = member.name
-    parts = name.replace("\\", "/").split("/")
-    if ".." in parts or name.startswith(("/", "\\")) or _DRIVE.match(name) or "\0" in name:
+    if leaves_folder(name):
         text = f"member {printable(name)!r} would be unpacked outside its folder"
         findings.append(found("scan.archive.traversal", Severity.HIGH, subject, text))
     if member.link or member.special:
@@ -195,22 +162,12 @@ def _name_findings(member: Member, subject: str) -> list[Finding]:
         )
         for each in member.disagreements
     )
-    if _TORCH_SCRIPT.fullmatch(name):
-        text = f"member {printable(name)!r} is TorchScript code, which this version does not judge"
-        findings.append(found("scan.format.unexamined", Severity.MEDIUM, subject, text))
     return findings
 
 
-def _member_findings(
-    view: memoryview,
-    member: Member,
-    place: Place,
-    settings: ScanSettings,
-    judge: Judge,
-    *,
-    is_torch: bool,
-) -> tuple[Finding, ...]:
-    inner = _inner(place, member.name)
+def _member_findings(case: Case, member: Member, judge: MemberJudge) -> tuple[Finding, ...]:
+    view, settings = case.view, case.settings
+    inner = case.place.inside(member.name)
     if member.name.endswith("/") and member.plain_bytes == 0:
         return ()
     if member.encrypted or member.method not in (STORED, DEFLATED):
@@ -221,7 +178,6 @@ def _member_findings(
         text = f"lies deeper than {settings.depth_max} archives and was not looked at"
         return (found("scan.archive.depth", Severity.MEDIUM, inner.subject, text),)
     packed = view[member.offset : member.offset + member.packed_bytes]
-    is_storage = is_torch and _TORCH_STORAGE.fullmatch(member.name) is not None
     if member.method == STORED:
         if member.packed_bytes != member.plain_bytes:
             text = "is stored as it is, but with two different sizes"
@@ -232,12 +188,7 @@ def _member_findings(
         if isinstance(plain, Finding):
             return (plain,)
         content = memoryview(plain)
-    findings = judge(content, Place(inner.subject, inner.depth, inner.allowance, is_storage))
-    # torch can be told to write storages with a faster checksum in place of the CRC.
-    if not is_storage and zlib.crc32(content) != member.crc:
-        text = "does not have the CRC that the archive states"
-        findings += (found("scan.archive.crc", Severity.HIGH, inner.subject, text),)
-    return findings
+    return judge(member, content, inner)
 
 
 def _plain(
@@ -272,7 +223,3 @@ def _too_large(
 
 def _limit(place: Place, settings: ScanSettings) -> int:
     return max(0, min(settings.member_bytes_max, place.allowance.plain_bytes))
-
-
-def _inner(place: Place, name: str) -> Place:
-    return Place(f"{place.subject}!{printable(name)}", place.depth + 1, place.allowance)

@@ -36,6 +36,7 @@ from modelkeep.kernels.onnxmodel import (
 )
 from modelkeep.kernels.tensors import onnx_layout
 from modelkeep.scan.evidence import found, listed, printable
+from modelkeep.scan.graph_sizes import bombs_of
 from modelkeep.scan.settings import ScanSettings
 
 # ONNX 1.23 writes 14 at most; a later one may mean what this scanner has not heard of.
@@ -87,6 +88,7 @@ _MODEL_PARTS = {
 # Names that can be read here: one set per enclosing graph, outermost first.
 _Scopes = tuple[set[str], ...]
 _BITS_PER_BYTE = 8
+_BOMBS_SHOWN = 5
 _COMPLEX = (14, 15)
 _STRING = 8
 
@@ -109,6 +111,8 @@ def graph_findings(subject: str, view: memoryview, settings: ScanSettings) -> tu
         return (found("scan.graph.broken", Severity.HIGH, subject, text),)
     judge = _Judge(subject, settings.findings_max)
     judge.model(model)
+    for _, text in zip(range(_BOMBS_SHOWN), bombs_of(view, model), strict=False):
+        judge.note("bomb", Severity.HIGH, printable(text))
     return tuple(judge.findings)
 
 

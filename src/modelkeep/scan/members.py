@@ -34,6 +34,7 @@ DEFLATED = 8
 # Records of one extra field that are looked at: writers know half a dozen kinds.
 _EXTRAS_MAX = 64
 _EXTRA_ZIP64 = 1
+_EXTRA_UNICODE_NAME = 0x7075
 _FLAG_ENCRYPTED = 1
 _FLAG_DESCRIPTOR = 8
 _FLAG_UTF8 = 0x800
@@ -197,6 +198,10 @@ def _entry(view: memoryview, at: int, end: _End) -> tuple[Member, int, int, int]
     local_at += end.shift
     wanted = (flags, method, crc, packed, plain, raw_name)
     data_at, disagreements = _local(view, local_at, wanted)
+    other = _unicode_name(extra)
+    if other and other != raw_name and (raw_name.isascii() or b".." in other or other[:1] == b"/"):
+        text = f"some readers name it {other.decode('utf-8', 'replace')!r:.80}"
+        disagreements = (*disagreements, text)
     if data_at + packed > len(view):
         raise IntegrityError("zip.local", f"member {raw_name!r:.80} ends past the end of the file")
     mode = (external >> 16) & _MODE_TYPE if made_by >> 8 == _HOST_UNIX else 0
@@ -215,6 +220,19 @@ def _entry(view: memoryview, at: int, end: _End) -> tuple[Member, int, int, int]
     )
     data_stop = data_at + packed
     return member, local_at, _past_descriptor(view, flags, data_stop, crc), after
+
+
+def _unicode_name(extra: bytes) -> bytes:
+    """The name of Info-ZIP's extra field, which readers may take in place of the entry's own."""
+    at = 0
+    for _ in range(_EXTRAS_MAX):
+        if at + 4 > len(extra):
+            break
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == _EXTRA_UNICODE_NAME:
+            return extra[at + 9 : at + 4 + length]
+        at += 4 + length
+    return b""
 
 
 def _widened(extra: bytes, plain: int, packed: int, local_at: int) -> tuple[int, int, int]:

@@ -21,8 +21,8 @@ class Opcode(NamedTuple):
     """One opcode of the table.
 
     Attributes:
-        form: "" none · "u1", "u2", "u4", "u8" number · "n1", "n4", "n8" counted bytes · "line" or
-            "lines" one or two lines · "f8" eight bytes of float.
+        form: "" none · "u1", "u2", "u4", "u8", "i4" number · "n1", "n4", "n8" counted bytes or
+            text · "z1", "z4" counted number · "line" or "lines" one or two lines · "f8" a float.
         effect: what the machine does.
     """
 
@@ -32,13 +32,23 @@ class Opcode(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One opcode met: where it lies, its argument, and where the next one lies."""
+    """One opcode met.
+
+    Attributes:
+        offset: where it lies.
+        number: its number, or the length of what is counted; 0 for a counted number too long.
+        text: its line, with a character for every byte; or its counted text, if that is short.
+        more: the second line.
+        start: where its counted bytes or text begin.
+        after: where the next one lies.
+    """
 
     opcode: Opcode
     offset: int
     number: int
     text: str | None
     more: str
+    start: int
     after: int
 
 
@@ -53,12 +63,12 @@ OPCODES: Mapping[int, Opcode] = {
         ("1", "POP_MARK", "", "pop_mark"),
         ("2", "DUP", "", "dup"),
         ("F", "FLOAT", "line", _PUSH),
-        ("I", "INT", "line", _NUMBER),
-        ("J", "BININT", "u4", _NUMBER),
+        ("I", "INT", "line", "digits"),
+        ("J", "BININT", "i4", _NUMBER),
         ("K", "BININT1", "u1", _NUMBER),
-        ("L", "LONG", "line", _NUMBER),
+        ("L", "LONG", "line", "digits"),
         ("M", "BININT2", "u2", _NUMBER),
-        ("N", "NONE", "", _PUSH),
+        ("N", "NONE", "", "none"),
         ("P", "PERSID", "line", "persistent"),
         ("Q", "BINPERSID", "", "binary_persistent"),
         ("R", "REDUCE", "", "reduce"),
@@ -70,8 +80,8 @@ OPCODES: Mapping[int, Opcode] = {
         ("a", "APPEND", "", "append"),
         ("b", "BUILD", "", "build"),
         ("c", "GLOBAL", "lines", "global"),
-        ("d", "DICT", "", "collect"),
-        ("}", "EMPTY_DICT", "", _PUSH),
+        ("d", "DICT", "", "collect_map"),
+        ("}", "EMPTY_DICT", "", "empty_map"),
         ("e", "APPENDS", "", "extend"),
         ("g", "GET", "line", "get"),
         ("h", "BINGET", "u1", "get"),
@@ -86,25 +96,25 @@ OPCODES: Mapping[int, Opcode] = {
         ("s", "SETITEM", "", "set_item"),
         ("t", "TUPLE", "", "tuple"),
         (")", "EMPTY_TUPLE", "", "tuple0"),
-        ("u", "SETITEMS", "", "extend"),
+        ("u", "SETITEMS", "", "set_items"),
         ("G", "BINFLOAT", "f8", _PUSH),
-        ("B", "BINBYTES", "n4", _PUSH),
-        ("C", "SHORT_BINBYTES", "n1", _PUSH),
+        ("B", "BINBYTES", "n4", "raw"),
+        ("C", "SHORT_BINBYTES", "n1", "raw"),
         ("\x80", "PROTO", "u1", "protocol"),
-        ("\x81", "NEWOBJ", "", "reduce"),
+        ("\x81", "NEWOBJ", "", "new"),
         ("\x82", "EXT1", "u1", "extension"),
         ("\x83", "EXT2", "u2", "extension"),
         ("\x84", "EXT4", "u4", "extension"),
         ("\x85", "TUPLE1", "", "tuple1"),
         ("\x86", "TUPLE2", "", "tuple2"),
         ("\x87", "TUPLE3", "", "tuple3"),
-        ("\x88", "NEWTRUE", "", _PUSH),
-        ("\x89", "NEWFALSE", "", _PUSH),
-        ("\x8a", "LONG1", "n1", _NUMBER),
-        ("\x8b", "LONG4", "n4", _NUMBER),
+        ("\x88", "NEWTRUE", "", "true"),
+        ("\x89", "NEWFALSE", "", "false"),
+        ("\x8a", "LONG1", "z1", _NUMBER),
+        ("\x8b", "LONG4", "z4", _NUMBER),
         ("\x8c", "SHORT_BINUNICODE", "n1", "text"),
         ("\x8d", "BINUNICODE8", "n8", "text"),
-        ("\x8e", "BINBYTES8", "n8", _PUSH),
+        ("\x8e", "BINBYTES8", "n8", "raw"),
         ("\x8f", "EMPTY_SET", "", _PUSH),
         ("\x90", "ADDITEMS", "", "extend"),
         ("\x91", "FROZENSET", "", "collect"),
@@ -112,12 +122,15 @@ OPCODES: Mapping[int, Opcode] = {
         ("\x93", "STACK_GLOBAL", "", "stack_global"),
         ("\x94", "MEMOIZE", "", "memoize"),
         ("\x95", "FRAME", "u8", "frame"),
-        ("\x96", "BYTEARRAY8", "n8", _PUSH),
-        ("\x97", "NEXT_BUFFER", "", _PUSH),
+        ("\x96", "BYTEARRAY8", "n8", "raw"),
+        ("\x97", "NEXT_BUFFER", "", "buffer"),
         ("\x98", "READONLY_BUFFER", "", "nothing"),
     )
 }
-_TEXT_EFFECTS = frozenset({"text"})
+# A counted number of more bytes is no size, offset or length.
+_NUMBER_BYTES_MAX = 9
+# Protocol 0 writes the numbers of an array as one line of text.
+_LONG_LINES = ("quoted", "escaped")
 
 
 def step_at(view: memoryview, at: int, *, line_bytes_max: int) -> Step:
@@ -134,30 +147,41 @@ def step_at(view: memoryview, at: int, *, line_bytes_max: int) -> Step:
         raise IntegrityError("pickle.opcode", message, offset=at)
     form = opcode.form
     if not form:
-        return Step(opcode, at, 0, None, "", at + 1)
+        return Step(opcode, at, 0, None, "", at + 1, at + 1)
     if form in ("line", "lines"):
         text, after = _line(view, at + 1, line_bytes_max)
-        more = ""
+        more: str | None = ""
         if form == "lines":
             more, after = _line(view, after, line_bytes_max)
-        return Step(opcode, at, 0, text, more, after)
-    size = int(form[1])
-    after = at + 1 + size
-    number = int.from_bytes(view[at + 1 : after], "little")
+        if more is None or (text is None and opcode.effect not in _LONG_LINES):
+            raise IntegrityError("pickle.line", f"the line at {at + 1} is too long", offset=at)
+        return Step(opcode, at, 0, text, more, at + 1, after)
+    start = at + 1 + int(form[1])
+    number = int.from_bytes(view[at + 1 : start], "little", signed=form[0] == "i")
+    if form[0] not in "nz" or start > len(view):
+        return Step(opcode, at, number, None, "", start, _within(view, opcode, at, start))
+    after = _within(view, opcode, at, start + number)
     name: str | None = None
-    if form[0] == "n" and after <= len(view):
-        start, after = after, after + number
-        if opcode.effect in _TEXT_EFFECTS and number <= TEXT_BYTES_MAX:
-            name = str(view[start:after], "utf-8", "replace")
+    if form[0] == "z":
+        fits = number <= _NUMBER_BYTES_MAX
+        number = int.from_bytes(view[start:after], "little", signed=True) if fits else 0
+    elif opcode.effect == "text" and number <= TEXT_BYTES_MAX:
+        name = str(view[start:after], "utf-8", "replace")
+    return Step(opcode, at, number, name, "", start, after)
+
+
+def _within(view: memoryview, opcode: Opcode, at: int, after: int) -> int:
     if after > len(view):
         message = f"{opcode.name} at {at} needs {after - len(view)} more bytes than there are"
         raise IntegrityError("pickle.truncated", message, offset=at)
-    return Step(opcode, at, number, name, "", after)
+    return after
 
 
-def _line(view: memoryview, at: int, limit: int) -> tuple[str, int]:
-    match = _NEWLINE.search(view, at, min(len(view), at + limit))
+def _line(view: memoryview, at: int, limit: int) -> tuple[str | None, int]:
+    """A line, or None for one that is too long, and where the next one begins."""
+    match = _NEWLINE.search(view, at)
     if match is None:
-        code = "pickle.line" if len(view) - at > limit else "pickle.truncated"
-        raise IntegrityError(code, f"the line at {at} does not end", offset=at)
-    return str(view[at : match.start()], "utf-8", "replace"), match.end()
+        raise IntegrityError("pickle.truncated", f"the line at {at} does not end", offset=at)
+    if match.start() - at > limit:
+        return None, match.end()
+    return str(view[at : match.start()], "latin-1"), match.end()

@@ -13,24 +13,43 @@ Rules.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.kernels.formats import EMPTY, UNKNOWN, identify
 from modelkeep.scan.allowance import allowance_of
-from modelkeep.scan.archives import Judge, Place, archive_findings, compressed_findings
-from modelkeep.scan.evidence import found, gravest
+from modelkeep.scan.archives import archive_findings, compressed_findings
+from modelkeep.scan.arrows import arrow_findings
+from modelkeep.scan.cases import Case, Parser, Place
+from modelkeep.scan.evidence import gravest
+from modelkeep.scan.ggufs import gguf_findings
 from modelkeep.scan.graphs import graph_findings
+from modelkeep.scan.hdf5 import hdf5_findings
 from modelkeep.scan.members import has_directory
 from modelkeep.scan.pickles import pickle_findings, probe_findings
+from modelkeep.scan.programs import coreml_findings, paddle_findings
 from modelkeep.scan.settings import ScanSettings
+from modelkeep.scan.tars import tar_findings
+from modelkeep.scan.tensorflow import graph_file_findings, metadata_findings
 from modelkeep.scan.tensors import array_findings, tensor_findings
+from modelkeep.scan.texts import text_findings
+from modelkeep.scan.tflite import tflite_findings
 
 _ZIPS = ("zip", "torch-zip")
-_COMPRESSED = ("gzip", "zlib", "bzip2", "xz")
-_EXECUTABLE = ("elf", "pe", "macho", "script")
-_UNEXAMINED = ("hdf5", "gguf", "tar", "7z", "zstd", "lz4")
-_JOBLIB = ("pickle", "zstd", "lz4", *_COMPRESSED)
+_COMPRESSED = ("gzip", "zlib", "bzip2", "xz", "lzma", "zstd", "lz4")
+_EXECUTABLE = (
+    "elf", "pe", "macho", "script", "class", "wasm", "dex", "library", "compiled", "shortcut",
+)  # fmt: skip
+# Known, and not looked into: unseen is not clean.
+_UNEXAMINED = (
+    "7z", "rar", "cab", "rdata", "executorch", "ggml", "java-object", "dotnet-object", "ole",
+)  # fmt: skip
+# Known formats of numbers that nothing executes.
+_DATA = ("matlab", "catboost", "sentencepiece", "fingerprint")
+_JOBLIB = ("pickle", *_COMPRESSED)
 _TORCH = ("pickle", "tar", *_ZIPS)
+_GRAPHS = ("savedmodel", "metagraph", "graphdef")
+_MESSAGES = (*_GRAPHS, "onnx", "keras-metadata", "paddle", "coreml", "sentencepiece")
 
 # Extension: the kinds that its content may honestly be.
 _CLAIMS: Mapping[str, tuple[str, ...]] = {
@@ -39,17 +58,36 @@ _CLAIMS: Mapping[str, tuple[str, ...]] = {
     "npy": ("npy",),
     "npz": _ZIPS,
     "zip": _ZIPS,
-    "keras": _ZIPS,
+    "keras": (*_ZIPS, "hdf5"),
     "nemo": ("tar", "gzip"),
     "h5": ("hdf5",),
     "hdf5": ("hdf5",),
     "gguf": ("gguf",),
     "gz": ("gzip",),
+    "tgz": ("gzip",),
     "bz2": ("bzip2",),
     "xz": ("xz",),
+    "zst": ("zstd",),
+    "lz4": ("lz4",),
+    "7z": ("7z",),
     "tar": ("tar",),
+    "tflite": ("tflite",),
+    "lite": ("tflite",),
+    "mlmodel": _MESSAGES,
+    "pdmodel": _MESSAGES,
+    "skops": _ZIPS,
+    "mar": _ZIPS,
+    "pt2": _ZIPS,
     **dict.fromkeys(("pkl", "pickle", "joblib", "dill"), _JOBLIB),
     **dict.fromkeys(("pt", "pth", "ckpt"), _TORCH),
+}
+
+
+# Whole names that loaders look for.
+_CLAIMED_NAMES: Mapping[str, tuple[str, ...]] = {
+    "saved_model.pb": _GRAPHS,
+    "keras_metadata.pb": ("keras-metadata",),
+    "model.weights.h5": ("hdf5",),
 }
 
 
@@ -73,88 +111,112 @@ def findings_of(name: str, view: memoryview | bytes, settings: ScanSettings) -> 
 
 
 def _findings(view: memoryview, place: Place, settings: ScanSettings) -> tuple[Finding, ...]:
+    case = Case(view, place, settings, lambda part, at: _findings(part, at, settings))
     kind = identify(view)
-    probe = (
-        () if kind == "pickle" else probe_findings(place.subject, view, settings, place.allowance)
-    )
+    probe = () if kind == "pickle" else _probe(case)
     if place.is_storage:
         return probe
-    findings = list(_named_findings(kind, view, place, settings, acts=bool(probe)))
+    findings = list(_named_findings(kind, case, acts=bool(probe)))
     if kind not in (UNKNOWN, EMPTY) and probe:
         text = f"is {kind} and at the same time a pickle that acts"
-        findings.append(found("scan.format.polyglot", Severity.HIGH, place.subject, text))
+        findings.append(case.found("scan.format.polyglot", Severity.HIGH, text))
         findings.extend(probe)
-    if kind not in _ZIPS and has_directory(view):
+    if kind == "tflite" and has_directory(view):  # its metadata: labels in a zip at the end
+        packed = archive_findings(case)
+        findings.extend(each for each in packed if each.rule != "scan.archive.hidden")
+    elif kind not in (*_ZIPS, "tar") and has_directory(view):
         text = "is also a zip archive to readers that look at its end"
-        findings.append(found("scan.format.polyglot", Severity.MEDIUM, place.subject, text))
-        findings.extend(_packed("zip", view, place, settings))
+        findings.append(case.found("scan.format.polyglot", Severity.MEDIUM, text))
+        findings.extend(archive_findings(case))
     return tuple(findings)
 
 
-def _named_findings(
-    kind: str, view: memoryview, place: Place, settings: ScanSettings, *, acts: bool
-) -> tuple[Finding, ...]:
+def _probe(case: Case) -> tuple[Finding, ...]:
+    """What the bytes would do as a pickle, which their beginning does not claim to be.
+
+    Three bytes in 256 ask for an extension code: of numbers that says nothing.
+    """
+    place = case.place
+    probe = probe_findings(place.subject, case.view, case.settings, place.allowance)
+    return tuple(each for each in probe if each.rule != "scan.pickle.extension")
+
+
+def _named_findings(kind: str, case: Case, *, acts: bool) -> tuple[Finding, ...]:
     """The findings of the kind's parser, and what the extension says to that."""
-    extension = place.subject.rpartition("/")[2].rpartition(".")[2].lower()
-    claimed = _CLAIMS.get(extension, ())
+    place = case.place
+    extension = place.name.rpartition(".")[2].lower() if "." in place.name else ""
+    claimed = _CLAIMED_NAMES.get(place.name.lower(), _CLAIMS.get(extension, ()))
     if kind in (UNKNOWN, EMPTY):
         if acts or "pickle" in claimed:
-            return pickle_findings(place.subject, view, settings, place.allowance)
+            return pickle_findings(place.subject, case.view, case.settings, place.allowance)
+        texts = text_findings(case) if kind == UNKNOWN else None
+        if texts is not None and (not claimed or extension == "mlmodel"):
+            return texts
         if claimed:
             what = "is empty" if kind == EMPTY else "does not begin as one"
             text = f"is named as {claimed[0]} and {what}: it is cut short or damaged"
-            return (found("scan.format.broken", Severity.HIGH, place.subject, text),)
+            return (case.found("scan.format.broken", Severity.HIGH, text),)
         text = "is empty" if kind == EMPTY else "is in no known format: nothing here executes it"
-        return (found("scan.format.unknown", Severity.NOTE, place.subject, text),)
-    findings = _kind_findings(kind, view, place, settings)
+        return (case.found("scan.format.unknown", Severity.NOTE, text),)
+    findings = _PARSERS[kind](case)
     if claimed and kind not in claimed:
         text = f"is named as {claimed[0]}, its content is {kind}"
-        findings += (found("scan.format.mismatch", Severity.MEDIUM, place.subject, text),)
+        findings += (case.found("scan.format.mismatch", Severity.MEDIUM, text),)
     return findings
 
 
-def _kind_findings(
-    kind: str, view: memoryview, place: Place, settings: ScanSettings
-) -> tuple[Finding, ...]:
-    subject = place.subject
-    if kind in _ZIPS or kind in _COMPRESSED:
-        return _packed(kind, view, place, settings)
-    if kind == "safetensors":
-        return tensor_findings(subject, view)
-    if kind == "npy":
-        return array_findings(
-            subject,
-            view,
-            settings,
-            lambda part: pickle_findings(subject, part, settings, place.allowance),
-        )
-    if kind == "pickle":
-        return pickle_findings(subject, view, settings, place.allowance)
-    if kind == "onnx":
-        return graph_findings(subject, view, settings)
-    return _unseen_findings(kind, subject)
+def _pickle(case: Case) -> tuple[Finding, ...]:
+    place = case.place
+    return pickle_findings(place.subject, case.view, case.settings, place.allowance)
 
 
-def _unseen_findings(kind: str, subject: str) -> tuple[Finding, ...]:
-    """Kinds that are recognised and not looked into."""
-    if kind in _EXECUTABLE:
-        text = f"is a program ({kind}), which no model needs to bring along"
-        return (found("scan.format.executable", Severity.MEDIUM, subject, text),)
-    if kind not in _UNEXAMINED:
-        raise AssertionError("every kind that identify names is judged or held")
+def _array(case: Case) -> tuple[Finding, ...]:
+    subject, settings, allowance = case.place.subject, case.settings, case.place.allowance
+    return array_findings(
+        subject,
+        case.view,
+        settings,
+        lambda part: pickle_findings(subject, part, settings, allowance),
+    )
+
+
+def _compressed(kind: str, case: Case) -> tuple[Finding, ...]:
+    return compressed_findings(case, kind)
+
+
+def _executable(kind: str, case: Case) -> tuple[Finding, ...]:
+    text = f"is a program ({kind}), which no model needs to bring along"
+    return (case.found("scan.format.executable", Severity.MEDIUM, text),)
+
+
+def _unexamined(kind: str, case: Case) -> tuple[Finding, ...]:
     text = f"is {kind}, which this version does not look into"
-    return (found("scan.format.unexamined", Severity.MEDIUM, subject, text),)
+    return (case.found("scan.format.unexamined", Severity.MEDIUM, text),)
 
 
-def _packed(
-    kind: str, view: memoryview, place: Place, settings: ScanSettings
-) -> tuple[Finding, ...]:
-    """Archives and compressed files: their members are judged as files of their own."""
-    if kind in _COMPRESSED:
-        return compressed_findings(view, kind, place, settings, _judge(settings))
-    return archive_findings(view, place, settings, _judge(settings))
+def _data(kind: str, case: Case) -> tuple[Finding, ...]:
+    text = f"is {kind}: numbers and words, which nothing executes"
+    return (case.found("scan.format.data", Severity.NOTE, text),)
 
 
-def _judge(settings: ScanSettings) -> Judge:
-    """The function that judges a member as a file of its own."""
-    return lambda view, place: _findings(view, place, settings)
+# Kind: who judges it. A new format is one module and one line here.
+_PARSERS: Mapping[str, Parser] = {
+    **{kind: partial(_executable, kind) for kind in _EXECUTABLE},
+    **{kind: partial(_unexamined, kind) for kind in _UNEXAMINED},
+    **{kind: partial(_data, kind) for kind in _DATA},
+    **{kind: partial(_compressed, kind) for kind in _COMPRESSED},
+    **{kind: partial(graph_file_findings, kind) for kind in _GRAPHS},
+    **dict.fromkeys(_ZIPS, archive_findings),
+    "tar": tar_findings,
+    "pickle": _pickle,
+    "npy": _array,
+    "safetensors": lambda case: tensor_findings(case.place.subject, case.view),
+    "onnx": lambda case: graph_findings(case.place.subject, case.view, case.settings),
+    "gguf": gguf_findings,
+    "arrow": arrow_findings,
+    "hdf5": hdf5_findings,
+    "keras-metadata": metadata_findings,
+    "paddle": paddle_findings,
+    "coreml": coreml_findings,
+    "tflite": tflite_findings,
+}

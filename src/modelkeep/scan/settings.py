@@ -27,6 +27,9 @@ class ScanSettings(Record, frozen=True):
         line_bytes_max: one line of a text opcode.
         array_header_bytes_max: the header of a NumPy file; structured types need the most, and
             NumPy itself refuses over 10,000 bytes unless told otherwise.
+        text_bytes_max: one document (JSON, YAML, XML) that is read as a whole; a tokenizer with its
+            merges is larger, and is read only if a key that matters stands in it.
+        document_nodes_max: values of one document, at about 100 bytes each.
         findings_max: findings of one file; a verdict shows a hundred.
     """
 
@@ -42,4 +45,6 @@ class ScanSettings(Record, frozen=True):
     pickle_symbols_max: int = 1_000
     line_bytes_max: int = 64 * 1024
     array_header_bytes_max: int = 64 * 1024
+    text_bytes_max: int = 16 * _MIB
+    document_nodes_max: int = 1_000_000
     findings_max: int = 1_000

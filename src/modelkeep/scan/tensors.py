@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
+from math import prod
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.limits import TENSOR_RANK_MAX
@@ -21,10 +23,12 @@ _NPY_HEADER = re.compile(
     re.DOTALL,
 )
 _SIMPLE_TYPE = re.compile(
-    r"'[<>|=]?(?P<kind>[biufcSUVmM])(?P<size>[0-9]{1,9})(?:\[[0-9A-Za-z/]+\])?'"
+    r"[<>|=]?(?P<kind>[biufcSUVmM?])(?P<size>[0-9]{0,9})(?:\[[0-9A-Za-z/]+\])?"
 )
-_STRUCTURED_TYPE = re.compile(r"\[.*\]", re.DOTALL)
-_OBJECT_IN_TYPE = re.compile(r"'[<>|=]?O[0-9]*'")
+_OBJECT_TYPE = re.compile(r"[<>|=]?O[0-9]*|object_?")
+# Fields in fields; NumPy writes them as lists of tuples.
+_FIELDS_MAX = 10_000
+_FIELD_DEPTH_MAX = 16
 _BYTES_PER_CHARACTER = {"U": 4}
 
 
@@ -56,8 +60,8 @@ def array_findings(
     if needed is None:
         return pickles(view[data_at:])
     if needed < 0:
-        text = "has a structured type, which this version does not hold against its length"
-        return (found("scan.array.structured", Severity.NOTE, subject, text),)
+        text = "has a structured type of a form that this version does not know"
+        return (found("scan.array.structured", Severity.MEDIUM, subject, text),)
     if needed != left:
         text = f"has {left} bytes of data, its shape needs {needed}"
         return (found("scan.array.broken", Severity.HIGH, subject, text),)
@@ -82,21 +86,61 @@ def _npy_header(view: memoryview, settings: ScanSettings) -> tuple[re.Match[str]
 
 
 def _npy_bytes(header: re.Match[str]) -> int | None:
-    """Bytes that the data must have; None for objects, -1 for a structured type."""
-    descr = header["descr"]
-    if _OBJECT_IN_TYPE.search(descr) is not None:
-        return None
-    if _STRUCTURED_TYPE.fullmatch(descr) is not None:
-        return -1
-    simple = _SIMPLE_TYPE.fullmatch(descr)
-    if simple is None:
-        raise IntegrityError("npy.type", f"its type is not known: {printable(descr, 60)}")
+    """Bytes that the data must have; None for objects, -1 for a type of an unknown form."""
+    try:
+        descr = ast.literal_eval(header["descr"])
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        shown = printable(header["descr"], 60)
+        raise IntegrityError("npy.type", f"its type is not known: {shown}") from None
+    item = _item_bytes(descr, 0)
+    if item is None or item < 0:
+        return item
     sizes = [size.strip(" L") for size in header["shape"].split(",") if size.strip()]
     if len(sizes) > TENSOR_RANK_MAX or not all(
         size.isdecimal() and len(size) <= 19 for size in sizes
     ):
         raise IntegrityError("npy.shape", "its shape is not one")
-    total = int(simple["size"]) * _BYTES_PER_CHARACTER.get(simple["kind"], 1)
-    for size in sizes:
-        total *= int(size)
-    return total
+    return item * prod(int(size) for size in sizes)
+
+
+def _item_bytes(descr: object, depth: int) -> int | None:
+    """Bytes of one item of a type; None where objects are in it, -1 where it is not known."""
+    if isinstance(descr, str):
+        return _simple_bytes(descr, depth)
+    if isinstance(descr, tuple) and len(descr) == 2:  # a type with a shape of its own
+        return _times(_item_bytes(descr[0], depth + 1), descr[1])
+    if not isinstance(descr, list) or depth > _FIELD_DEPTH_MAX or len(descr) > _FIELDS_MAX:
+        return -1
+    sizes = [_field_bytes(each, depth) for each in descr]
+    if None in sizes:
+        return None
+    known = [size for size in sizes if size is not None and size >= 0]
+    return sum(known) if len(known) == len(sizes) else -1
+
+
+def _simple_bytes(descr: str, depth: int) -> int | None:
+    if _OBJECT_TYPE.fullmatch(descr):
+        return None
+    simple = _SIMPLE_TYPE.fullmatch(descr)
+    if simple is not None:
+        return int(simple["size"] or 1) * _BYTES_PER_CHARACTER.get(simple["kind"], 1)
+    if depth:
+        return -1
+    raise IntegrityError("npy.type", f"its type is not known: {printable(descr, 60)}")
+
+
+def _field_bytes(field: object, depth: int) -> int | None:
+    """Bytes of one field: its name, its type and perhaps a shape."""
+    if not isinstance(field, tuple) or len(field) not in (2, 3):
+        return -1
+    size = _item_bytes(field[1], depth + 1)
+    return size if len(field) == 2 else _times(size, field[2])
+
+
+def _times(size: int | None, shape: object) -> int | None:
+    sizes = shape if isinstance(shape, tuple) else (shape,)
+    if size is None or size < 0:
+        return size
+    if not all(isinstance(each, int) and each >= 0 for each in sizes):
+        return -1
+    return size * prod(sizes)

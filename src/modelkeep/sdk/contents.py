@@ -257,4 +257,5 @@ def _plain(path: str, file: SteadyFile) -> Plain:
         read_into=file.read_into,
         raw=file.raw,
         forget=file.forget,
+        fd=file.fd,
     )

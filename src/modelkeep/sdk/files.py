@@ -52,6 +52,7 @@ class SteadyFile:
         read_into: fills a buffer from an offset on; several threads may ask at once.
         forget: drops pages of `raw` that were looked at.
         demand_steady: checks that it is what it was; UsageError `file.changed`.
+        fd: a descriptor of all its bytes that can only be read, for another process; -1 for none.
     """
 
     size_bytes: int
@@ -59,6 +60,7 @@ class SteadyFile:
     read_into: Callable[[int, memoryview], None]
     forget: Callable[[], None] = lambda: None
     demand_steady: Callable[[], None] = lambda: None
+    fd: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ def mapped(path: Path) -> Iterator[memoryview]:
         MissingError: `file.missing`.
         UsageError: `file.read`.
     """
-    with _opened(path) as fd, _map_of(fd) as view:
+    with opened_file(path) as fd, _map_of(fd) as view:
         yield view[0]
 
 
@@ -111,24 +113,24 @@ def steady(
         UsageError: `file.read` or `file.changed`.
     """
     with ExitStack() as stack:
-        fd = stack.enter_context(_opened(path, follow=follow))
+        fd = stack.enter_context(opened_file(path, follow=follow))
         before = _marks_of(os.fstat(fd))
         size_bytes = before[0]
         if size_bytes > COPIED_BYTES_MAX and _is_leased(fd):
             view, forget = stack.enter_context(_map_of(fd))
             check = partial(_demand_leased, fd, path)
             read = partial(_read_checked, fd, path, check)
-            found = SteadyFile(size_bytes, view, read, forget, check)
+            found = SteadyFile(size_bytes, view, read, forget, check, fd)
         elif may_stream and size_bytes > PRIVATE_BYTES_MAX:
             view = stack.enter_context(_head_of(fd, path, size_bytes))
             check = partial(_demand_same, fd, path, before)
             read = partial(_read_checked, fd, path, check)
             found = SteadyFile(size_bytes, view, read, demand_steady=check)
         else:
-            view = stack.enter_context(_copy_of(fd, path, size_bytes))
+            view, copied = stack.enter_context(_copy_of(fd, path, size_bytes))
             if _marks_of(os.fstat(fd)) != before:
                 raise _changed(path)
-            found = SteadyFile(size_bytes, view, partial(_copy_into, view))
+            found = SteadyFile(size_bytes, view, partial(_copy_into, view), fd=copied)
         yield found
         if is_checked:
             found.demand_steady()
@@ -224,7 +226,13 @@ def _text(name: str, place: Path) -> str:
 
 
 @contextmanager
-def _opened(path: Path, *, follow: bool = True) -> Iterator[int]:
+def opened_file(path: Path, *, follow: bool = True) -> Iterator[int]:
+    """A regular file, opened for reading; a pipe or a device is refused without waiting.
+
+    Raises:
+        MissingError: `file.missing`.
+        UsageError: `file.read`.
+    """
     try:
         # Not blocking: a FIFO would hold us until somebody writes into it.
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow else os.O_NOFOLLOW)
@@ -253,15 +261,39 @@ def _map_of(fd: int) -> Iterator[tuple[memoryview, Callable[[], None]]]:
 
 
 @contextmanager
-def _copy_of(fd: int, path: Path, size_bytes: int) -> Iterator[memoryview]:
-    """A file's bytes in memory of our own."""
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    private = mmap.mmap(-1, max(size_bytes, 1), flags=flags)
-    with _released(private, memoryview(private)[:size_bytes]) as view:
+def _copy_of(fd: int, path: Path, size_bytes: int) -> Iterator[tuple[memoryview, int]]:
+    """A file's bytes in memory of our own, and a descriptor of it that can only be read."""
+    with ExitStack() as stack:
+        memory, reading = stack.enter_context(_memory())
+        if memory < 0:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            private = mmap.mmap(-1, max(size_bytes, 1), flags=flags)
+        else:
+            os.ftruncate(memory, max(size_bytes, 1))
+            private = mmap.mmap(memory, max(size_bytes, 1))
+            os.ftruncate(memory, size_bytes)
+        view = stack.enter_context(_released(private, memoryview(private)[:size_bytes]))
         _read_into(fd, path, 0, view)
         if os.pread(fd, 1, size_bytes):
             raise _changed(path)
-        yield view
+        yield view, reading
+
+
+@contextmanager
+def _memory() -> Iterator[tuple[int, int]]:
+    """A memory file, and the same to read only; -1 where the system has none (not Linux)."""
+    if not hasattr(os, "memfd_create"):
+        yield -1, -1
+        return
+    memory = os.memfd_create("copy", os.MFD_CLOEXEC)
+    try:
+        reading = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield memory, reading
+        finally:
+            os.close(reading)
+    finally:
+        os.close(memory)
 
 
 @contextmanager

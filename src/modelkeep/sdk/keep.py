@@ -19,7 +19,7 @@ from modelkeep.core.policy import Policy
 from modelkeep.core.verdict import Verdict
 from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.crypto.secret import Secret
-from modelkeep.flows.admit import Admitted, admitted, scanned
+from modelkeep.flows.admit import Admitted, admitted
 from modelkeep.flows.backup import BackupReport, backed_up
 from modelkeep.flows.canary import parsed_canary
 from modelkeep.flows.check import CheckReport, checked
@@ -40,6 +40,7 @@ from modelkeep.sdk.keys import Keys
 from modelkeep.sdk.ledger import Ledger
 from modelkeep.sdk.loading import Loaded, load
 from modelkeep.sdk.papers import card_of, policy_of
+from modelkeep.sdk.scanning import scanned_paths
 from modelkeep.sdk.service import Service
 from modelkeep.sdk.upkeep import upload_mark_of
 from modelkeep.wiring import (
@@ -49,6 +50,7 @@ from modelkeep.wiring import (
     is_served,
     keyholder_of,
     removed_state,
+    scanner,
 )
 
 DEFAULT_ACTOR = "sdk"
@@ -228,13 +230,15 @@ class Keep:
             marks: registered watermarks; one in weights is embedded, the others are named.
 
         Raises:
-            RefusedError: `verdict.hold` or `verdict.deny`.
+            RefusedError: `verdict.hold` or `verdict.deny`; what is held waits in `held`.
             MissingError: `keys.domain`; `mark.unknown`.
             UsageError: when a file or the name is no good; `file.changed`, when somebody wrote
                 into one meanwhile.
         """
         if base:
             parsed_reference(base)
+        judges = scanner()
+        judges.start()  # it loads meanwhile
         asked = candidate_of(
             Path(path),
             self.folder,
@@ -255,6 +259,7 @@ class Keep:
                 replace(candidate, files=files, marks=tuple(marks), policy=said, card=told),
                 vault=self.config.vault,
                 scan=self.config.scan,
+                scanner=judges,
                 progress=progress,
             )
 
@@ -470,8 +475,8 @@ class Keep:
 
 def scan(path: str | Path, settings: ScanSettings | None = None) -> Verdict:
     """Scan one file; nothing in it is executed, imported or unpickled."""
-    with mapped(Path(path)) as raw:
-        return scanned(Path(path).name, raw, settings or ScanSettings())
+    (found,) = scanned_paths([Path(path)], settings or ScanSettings())
+    return found.verdict
 
 
 def _folder(path: str | Path, world: World | None) -> KeepFolder:

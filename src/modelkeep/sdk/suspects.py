@@ -14,8 +14,8 @@ from pathlib import Path
 from modelkeep.core.artifact import Port, Schema
 from modelkeep.core.errors import UsageError
 from modelkeep.core.verdict import demand_allowed
-from modelkeep.flows.admit import scanned, schema_of
 from modelkeep.flows.marking import answers_read, demand_inputs, weights_read
+from modelkeep.flows.scanning import schema_of
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE, Array
 from modelkeep.kernels.digest import digest_of
 from modelkeep.kernels.onnx_split import split_onnx
@@ -23,6 +23,7 @@ from modelkeep.kernels.tensors import identify
 from modelkeep.kernels.trigger_mark import array_in, classes_said
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.sdk.files import Walked, mapped, walked
+from modelkeep.sdk.scanning import scanned_view
 from modelkeep.seal.marks import TRIGGERS, WEIGHTS, Reading, Registration
 
 _INPUTS = "inputs"
@@ -129,7 +130,7 @@ def _answers(
     with mapped(triggers) as stored:
         inputs = array_in(stored, _INPUTS)
         demand_inputs(registration, inputs)
-        demand_allowed(scanned(suspect.name, view, ScanSettings()), subject=suspect.name)
+        demand_allowed(scanned_view(suspect.name, view, ScanSettings()), subject=suspect.name)
         schema = schema_of(view, kind)
         assert schema is not None  # an ONNX model has one
         return _asked(view, schema, inputs)

@@ -26,6 +26,7 @@ from modelkeep.flows.portable_stream import Received, received
 from modelkeep.sdk.keep import Keep
 from modelkeep.sdk.sealing import Data, Public, keys_of, openers_of
 from modelkeep.vault.streams import Plain
+from modelkeep.wiring import scanner
 
 Progress = Callable[[int], None]
 
@@ -172,7 +173,8 @@ class Transfer:
                 _candidate(arrived, name=name, domain=domain, note=note),
                 vault=self._keep.config.vault,
                 scan=self._keep.config.scan,
-                also=entry,
+                scanner=scanner(),
+                also=(entry,),
             )
         if not done.is_new:
             record(self._keep.opened, *entry(done.version))

@@ -28,6 +28,7 @@ class Plain:
         read_into: fills a buffer from an offset on; several threads may ask at once.
         raw: all of it, where that costs no memory, to look for tensors in; empty where it does.
         forget: drops the pages of `raw` that were looked at.
+        fd: a descriptor of the same bytes that can only be read; -1 for none.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Plain:
     read_into: Callable[[int, memoryview], None]
     raw: memoryview = _NOTHING
     forget: Callable[[], None] = lambda: None
+    fd: int = -1
 
 
 def streamed(plain: Plain, tensors: Tensors, *, writer: Writer) -> Stream:

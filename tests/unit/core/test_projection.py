@@ -16,6 +16,7 @@ from modelkeep.core.rows import (
     Deprecation,
     Domain,
     DomainStatus,
+    HeldAdmission,
     Hold,
     KeyringMark,
     RegisteredPrincipal,
@@ -32,7 +33,8 @@ FACT = st.one_of(TEXT, st.integers(), st.booleans(), st.none(), st.lists(TEXT).m
 _FACTS = (
     "token_id secret_sha256 principal tenant scopes expires_ns model alias version domain roles "
     "role number approval_id verb subject digest requested_by needed by head snapshot "
-    "client_id client public size_bytes_max submission versions aliases until_ns replaced_by note"
+    "client_id client public size_bytes_max submission versions aliases until_ns replaced_by note "
+    "hold_id digest subject rules size_bytes why"
 )
 NAMES = st.sampled_from(_FACTS.split())
 HOSTILE = st.builds(
@@ -229,3 +231,17 @@ def test_what_was_said_of_a_version_goes_with_it():
     assert (len(state.all(Deprecation)), len(state.all(Hold))) == (0, 1)
     state.apply(8, [entry("model.unheld", model="m", version=2)])
     assert not state.all(Hold)
+
+
+def test_a_held_admission_waits_is_approved_withdrawn_and_waits_anew():
+    named = {"hold_id": "a" * 16, "model": "m"}
+    found = {"digest": "d", "subject": "m.pkl", "rules": ("scan.x",), "size_bytes": 1}
+    held = entry("admission.held", **named, **found)
+    said = entry("admission.approved", **named, until_ns=5, why="reviewed")
+    assert not after(said).all(HeldAdmission)  # of what never waited
+    (row,) = after(held, said).all(HeldAdmission)
+    assert (row.until_ns, row.why, row.withdrawn, row.rules) == (5, "reviewed", False, ("scan.x",))
+    (row,) = after(held, said, entry("admission.withdrawn", **named)).all(HeldAdmission)
+    assert row.withdrawn
+    (row,) = after(held, said, held).all(HeldAdmission)
+    assert (row.approved_by, row.withdrawn) == ("", False)

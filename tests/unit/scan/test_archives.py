@@ -2,18 +2,20 @@
 
 import bz2
 import gzip
+import io
 import lzma
 import struct
+import zipfile
 import zlib
 
 import pytest
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Decision, judged
-from modelkeep.scan.archives import inflated
 from modelkeep.scan.members import directory_of, has_directory
 from modelkeep.scan.rules import findings_of
 from modelkeep.scan.settings import ScanSettings
+from modelkeep.scan.streams import inflated
 from tests.attack.scan.corpus import zipped
 
 PLAIN = b"some plaintext " * 1000
@@ -117,3 +119,22 @@ def test_an_archive_cut_anywhere_in_front_of_its_large_end_is_refused():
     for cut in range(1, len(raw) - 22):
         with pytest.raises(IntegrityError):
             directory_of(memoryview(raw[cut:]), members_max=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "wanted"),
+    [
+        ("notes.txt", b"config.json", Decision.DENY),
+        ("notes.txt", b"notes.txt", Decision.ALLOW),
+        ("n\u00f6tes", "n\u00f6tes".encode(), Decision.ALLOW),
+        ("n\u00f6tes", b"../x", Decision.DENY),
+    ],
+)
+def test_a_second_name_of_a_member_is_a_disagreement(name, other, wanted):
+    raw = io.BytesIO()
+    with zipfile.ZipFile(raw, "w") as archive:
+        entry = zipfile.ZipInfo(name)
+        body = b"\x01" + zlib.crc32(name.encode()).to_bytes(4, "little") + other
+        entry.extra = struct.pack("<2H", 0x7075, len(body)) + body
+        archive.writestr(entry, b"1 2 3")
+    assert judged(findings_of("m", raw.getvalue(), ScanSettings())).decision is wanted

@@ -81,3 +81,43 @@ def test_no_changed_byte_makes_the_judge_raise(at, byte):
     changed = bytearray(SMALL)
     changed[at] = byte
     graph_findings("m.onnx", memoryview(bytes(changed)), SETTINGS)
+
+
+def shaped(size, *, typed):
+    """A model that makes a tensor of this size out of a constant."""
+    shape = helper.make_tensor("s", TensorProto.INT64, [2], [size, 4])
+    if not typed:
+        raw = size.to_bytes(8, "little") + (4).to_bytes(8, "little")
+        shape = helper.make_tensor("s", TensorProto.INT64, [2], raw, raw=True)
+    nodes = [
+        helper.make_node("ConstantOfShape", ["s"], ["t"]),
+        helper.make_node("Add", ["x", "t"], ["y"]),
+    ]
+    return models.model(nodes=nodes, weights=[shape])
+
+
+def test_a_constant_larger_than_any_model_is_a_bomb():
+    for typed in (True, False):
+        assert look(shaped(1000, typed=typed)) == ()
+        assert [each.rule for each in look(shaped(1 << 40, typed=typed))] == ["scan.graph.bomb"]
+
+
+def doubling(levels):
+    """Functions that each call the next one ten times."""
+    model = models.model(nodes=[helper.make_node("F0", ["x"], ["y"], domain="d")], weights=[])
+    model.opset_import.append(helper.make_opsetid("d", 1))
+    for level in range(levels):
+        name = ("Relu", "") if level == levels - 1 else (f"F{level + 1}", "d")
+        nodes = [
+            helper.make_node(name[0], [f"v{n}"], [f"v{n + 1}"], domain=name[1]) for n in range(10)
+        ]
+        imports = list(model.opset_import)
+        model.functions.append(
+            helper.make_function("d", f"F{level}", ["v0"], ["v10"], nodes, imports)
+        )
+    return model
+
+
+def test_functions_of_functions_are_counted_as_they_are_inlined():
+    assert look(doubling(5)) == ()
+    assert [each.rule for each in look(doubling(9))] == ["scan.graph.bomb"]

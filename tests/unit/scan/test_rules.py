@@ -44,11 +44,16 @@ def test_a_name_that_says_another_known_format_holds():
     assert (finding.rule, finding.severity) == ("scan.format.mismatch", Severity.MEDIUM)
 
 
-@pytest.mark.parametrize(
-    "magic", [b"\x89HDF\r\n\x1a\n", b"GGUF\x03", b"7z\xbc\xaf\x27\x1c", b"\x28\xb5\x2f\xfd"]
-)
+@pytest.mark.parametrize("magic", [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"RDX3\n"])
 def test_known_formats_that_are_not_looked_into_are_held(magic):
     assert {each.rule for each in look("x", magic + bytes(9))} == {"scan.format.unexamined"}
+
+
+@pytest.mark.parametrize(
+    "magic", [b"\x89HDF\r\n\x1a\n", b"GGUF\x03", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"]
+)
+def test_known_formats_that_do_not_parse_are_denied(magic):
+    assert decision("x", magic + bytes(9)) is Decision.DENY
 
 
 @pytest.mark.parametrize("magic", [b"\x7fELF\x02", b"MZ\x90\x00", b"#!/bin/sh\n"])

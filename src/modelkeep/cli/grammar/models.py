@@ -1,4 +1,4 @@
-"""Verbs about models: scan, admit, list, restore."""
+"""Verbs about models: admit, list, restore."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from pathlib import Path
 
 from modelkeep.cli.grammar import contents
 from modelkeep.cli.grammar.verb import Verb, named_path, nothing
-
-
-def _scan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="file or folder")
 
 
 def _admit(parser: argparse.ArgumentParser) -> None:
@@ -84,14 +80,6 @@ def _restore(parser: argparse.ArgumentParser) -> None:
 
 
 VERBS: tuple[Verb, ...] = (
-    Verb(
-        "scan",
-        "Look for what is dangerous or broken in model files; nothing in them is executed.",
-        "models:scan",
-        ("modelkeep scan fraud.onnx", "modelkeep scan ./downloads --json"),
-        _scan,
-        needs_keep=False,
-    ),
     Verb(
         "admit",
         "Let a model in: scan, sign, seal, store, register as the next version.",

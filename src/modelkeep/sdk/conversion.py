@@ -1,0 +1,47 @@
+"""Files of PyTorch and NumPy turned into safetensors, without a keep and without unpickling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from modelkeep.adapters.disk import RealDisk
+from modelkeep.adapters.file_streams import file_target
+from modelkeep.core.verdict import judged
+from modelkeep.flows.convert import Converted, converted
+from modelkeep.scan.rules import findings_of
+from modelkeep.scan.settings import ScanSettings
+from modelkeep.sdk.files import steady
+
+
+def convert(
+    path: Path | str,
+    to: Path | str,
+    *,
+    force: bool = False,
+    settings: ScanSettings | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Converted:
+    """Write the tensors of one file as safetensors, if a scan allows the file.
+
+    The bytes that are scanned are the ones that are converted; the new file appears whole or not
+    at all.
+
+    Args:
+        force: replace a file that exists.
+
+    Raises:
+        RefusedError: `convert.verdict`.
+        UsageError: `convert.format`, `convert.form`, `file.exists`, `file.read` or `file.changed`.
+        MissingError: `file.missing`.
+        IntegrityError: when the file does not hold what it claims.
+    """
+    source, target = Path(path), Path(to)
+
+    def opened() -> AbstractContextManager[Callable[[bytes], None]]:
+        return file_target(RealDisk(), target, force=force)
+
+    with steady(source) as file:
+        findings = findings_of(source.name, file.raw, settings or ScanSettings())
+        return converted(source.name, file.raw, judged(findings), opened, progress=progress)
