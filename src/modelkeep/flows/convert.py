@@ -83,7 +83,7 @@ def converted(
 
 
 def _refused(name: str, verdict: Verdict) -> RefusedError:
-    told = [each for each in verdict.findings if each.severity not in _QUIET]
+    told = [each for each in verdict.findings if each.severity is not Severity.NOTE]
     shown = "; ".join(f"{each.evidence} ({each.rule})" for each in told[:_SHOWN_MAX])
     more = f"; and {len(told) - _SHOWN_MAX} more" if len(told) > _SHOWN_MAX else ""
     return RefusedError(
@@ -92,6 +92,3 @@ def _refused(name: str, verdict: Verdict) -> RefusedError:
         decision=verdict.decision.value,
         hint="`modelkeep scan` shows every finding",
     )
-
-
-_QUIET = (Severity.NOTE,)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from modelkeep.adapters.disk import RealDisk
 from modelkeep.adapters.file_streams import file_target
-from modelkeep.core.verdict import judged
 from modelkeep.flows.convert import Converted, converted
-from modelkeep.scan.rules import findings_of
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.sdk.files import steady
+from modelkeep.sdk.scanning import scanned_view
 
 
 def convert(
@@ -36,6 +35,7 @@ def convert(
         UsageError: `convert.format`, `convert.form`, `file.exists`, `file.read` or `file.changed`.
         MissingError: `file.missing`.
         IntegrityError: when the file does not hold what it claims.
+        UnavailableError: `scan.worker.start`.
     """
     source, target = Path(path), Path(to)
 
@@ -43,5 +43,5 @@ def convert(
         return file_target(RealDisk(), target, force=force)
 
     with steady(source) as file:
-        findings = findings_of(source.name, file.raw, settings or ScanSettings())
-        return converted(source.name, file.raw, judged(findings), opened, progress=progress)
+        verdict = scanned_view(source.name, file.raw, settings or ScanSettings(), fd=file.fd)
+        return converted(source.name, file.raw, verdict, opened, progress=progress)

@@ -21,6 +21,8 @@ from modelkeep.sdk.files import opened_file
 from modelkeep.wiring import scanner
 
 _NOTHING = memoryview(b"")
+# Files beside a single one whose sizes are looked up; a graph with more is scanned as a folder.
+_BESIDE_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class ScannedPath:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Files that are judged together: those of one folder, or single ones in a row."""
+    """Files that are judged together: those of one folder, or single ones of one in a row."""
 
     files: tuple[tuple[Path, str], ...]
     is_folder: bool
@@ -65,13 +67,16 @@ def scanned_paths(
         yield from _scanned(judges, batch, settings, progress)
 
 
-def scanned_view(name: str, raw: memoryview, settings: ScanSettings) -> Verdict:
+def scanned_view(name: str, raw: memoryview, settings: ScanSettings, *, fd: int = -1) -> Verdict:
     """Scan bytes that lie in memory.
+
+    Args:
+        fd: a descriptor of the same bytes that can only be read, where there is one.
 
     Raises:
         UnavailableError: `scan.worker.start`.
     """
-    (found,) = scanner().judge([Unjudged(name, raw)], sizes={}, settings=settings)
+    (found,) = scanner().judge([Unjudged(name, raw, fd)], sizes={}, settings=settings)
     return judged(found.findings)
 
 
@@ -97,7 +102,10 @@ def _scanned(
 ) -> Iterator[ScannedPath]:
     files = [(path, name, path.is_file()) for path, name in batch.files]
     regular = [(path, name) for path, name, is_file in files if is_file]
-    sizes = {name: _size(path) for path, name in regular} if batch.is_folder else {}
+    # A graph's tensors may lie in a file beside it, which counts whether or not it was named.
+    sizes = {name: _size(path) for path, name in regular}
+    if regular and not batch.is_folder:
+        sizes = _sizes_beside(regular[0][0])
     with ExitStack() as stack:
         came = judges.judge(_unjudged(regular, stack), sizes=sizes, settings=settings)
         for path, name, is_file in files:
@@ -128,7 +136,7 @@ def _special(name: str) -> Judged:
 
 
 def _batches(paths: Sequence[Path]) -> Iterator[_Batch]:
-    """A folder is one batch, and so are files in a row.
+    """A folder is one batch, and so are files of one folder in a row.
 
     Raises:
         MissingError: `file.missing`.
@@ -148,11 +156,29 @@ def _batches(paths: Sequence[Path]) -> Iterator[_Batch]:
                 alone = []
             yield _Batch(tuple(_below(path)), is_folder=True)
         elif path.exists():
+            if alone and alone[-1][0].parent != path.parent:
+                yield _Batch(tuple(alone), is_folder=False)
+                alone = []
             alone.append((path, _printable(path.name)))
         else:
             raise MissingError("file.missing", f"there is no file {path}")
     if alone:
         yield _Batch(tuple(alone), is_folder=False)
+
+
+def _sizes_beside(path: Path) -> dict[str, int]:
+    """Sizes of the files in the folder of a file; of a folder that is too full, none."""
+    sizes: dict[str, int] = {}
+    try:
+        with os.scandir(path.parent) as listed:
+            for each in listed:
+                if each.is_file(follow_symlinks=False):
+                    sizes[_printable(each.name)] = each.stat().st_size
+                if len(sizes) > _BESIDE_MAX:
+                    return {}
+    except OSError:
+        return {}
+    return sizes
 
 
 def _below(root: Path) -> Iterator[tuple[Path, str]]:
