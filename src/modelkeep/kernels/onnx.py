@@ -245,6 +245,7 @@ class _Reader:
         subgraphs: list[OnnxGraph] = []
         tensors: list[OnnxTensor] = []
         texts: dict[int, str] = {}
+        shape: list[int] = []
         for field in self._items(span, "NodeProto", _NODE, depth=depth):
             if field.number == 1:
                 inputs.append(self._text(field))
@@ -253,7 +254,7 @@ class _Reader:
             elif field.number in (3, 4, 7, 8):
                 texts[field.number] = self._text(field)
             elif field.number == 5:
-                self._attribute(field, subgraphs, tensors, depth=depth + 1)
+                self._attribute(field, subgraphs, tensors, shape, depth=depth + 1)
         return OnnxNode(
             op_type=texts.get(4, ""),
             domain=texts.get(7, ""),
@@ -263,20 +264,36 @@ class _Reader:
             outputs=tuple(outputs),
             subgraphs=tuple(subgraphs),
             tensors=tuple(tensors),
+            shape=tuple(shape),
         )
 
     def _attribute(
-        self, span: Field, subgraphs: list[OnnxGraph], tensors: list[OnnxTensor], *, depth: int
+        self,
+        span: Field,
+        subgraphs: list[OnnxGraph],
+        tensors: list[OnnxTensor],
+        shape: list[int],
+        *,
+        depth: int,
     ) -> None:
+        name = b""
+        numbers: list[Field] = []
         for field in self._items(span, "AttributeProto", _ATTRIBUTE, depth=depth):
-            if field.number in (5, 10):
+            if field.number == 1:
+                name = bytes(self._view[field.offset : field.offset + min(field.length, 16)])
+            elif field.number in (5, 10):
                 tensors.append(self._tensor(field, depth=depth + 1))
             elif field.number in (6, 11):
                 subgraphs.append(self._graph(field, depth=depth + 1))
             elif field.number in (22, 23):
                 tensors.extend(self._sparse(field, depth=depth + 1))
-            elif field.wire == LENGTH and field.number == 8:
-                protobuf.packed_count(self._view, field.offset, field.offset + field.length)
+            elif field.number == 8:
+                if field.wire == LENGTH:
+                    protobuf.packed_count(self._view, field.offset, field.offset + field.length)
+                if len(numbers) < TENSOR_RANK_MAX:
+                    numbers.append(field)
+        for field in numbers if name == b"shape" else ():
+            self._dimensions(field, shape)
 
     def _sparse(self, span: Field, *, depth: int) -> list[OnnxTensor]:
         return [
@@ -408,7 +425,7 @@ class _Reader:
             elif field.number == 9:
                 imports.append(self._opset(field, depth=depth + 1))
             elif field.number == 11:
-                self._attribute(field, subgraphs, tensors, depth=depth + 1)
+                self._attribute(field, subgraphs, tensors, [], depth=depth + 1)
         return OnnxFunction(
             domain=texts.get(10, ""),
             name=texts.get(1, ""),

@@ -69,7 +69,11 @@ class OnnxTensor:
 
 @dataclass(frozen=True, slots=True)
 class OnnxNode:
-    """One node: its operator, what it takes and gives, and what its attributes enclose."""
+    """One node: its operator, what it takes and gives, and what its attributes enclose.
+
+    Attributes:
+        shape: its attribute of that name, which operators that make numbers have.
+    """
 
     op_type: str
     domain: str
@@ -79,6 +83,7 @@ class OnnxNode:
     outputs: tuple[str, ...]
     subgraphs: tuple[OnnxGraph, ...]
     tensors: tuple[OnnxTensor, ...]
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,28 +1,54 @@
 """What a small ONNX file makes of itself: tensors of a written size, functions of functions.
 
 A runtime makes a constant of a shape when it loads the model, and puts a function's nodes in place
-of each call. A few bytes can stand for more memory than any machine has, both ways.
+of each call. A few bytes can stand for more memory than any machine has, both ways. A third way is
+to join a tensor with itself, again and again: `modelkeep.scan.graph_growth`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from math import prod
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from math import isfinite, prod
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.kernels import protobuf
 from modelkeep.kernels.onnxmodel import OnnxGraph, OnnxModel, OnnxNode, OnnxTensor
 
 # Sixteen times the largest tensor of the largest published models.
-_ELEMENTS_MAX = 1 << 36
+ELEMENTS_MAX = 1 << 36
 # Runtimes take minutes for a tenth of it.
 _INLINED_MAX = 10_000_000
 _RANK_MAX = 64
-_INT64 = 7
-_SHAPING = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "Reshape": -1, "CenterCropPad": 1}
+# TensorProto.DataType: how a number of it lies in raw bytes.
+_FORMS = {1: "<f", 6: "<i", 7: "<q", 11: "<d"}
+_VARINTS = (6, 7)
 _DEPTH_MAX = 100
+Numbers = Sequence[float]
 
 _Name = tuple[str, str]
+
+
+def _product(numbers: Numbers) -> float:
+    return prod(max(1, each) for each in numbers)
+
+
+def _padded(numbers: Numbers) -> float:
+    half = len(numbers) // 2
+    return prod(max(1, sum(pair)) for pair in zip(numbers[:half], numbers[half:], strict=False))
+
+
+# Operator: which input says the size, and how many elements it asks for at least.
+_SHAPING: Mapping[str, tuple[tuple[int, Callable[[Numbers], float]], ...]] = {
+    "ConstantOfShape": ((0, _product),),
+    "Expand": ((1, _product),),
+    "Tile": ((1, _product),),
+    "CenterCropPad": ((1, _product),),
+    "Pad": ((1, _padded),),
+    "OneHot": ((1, _product),),
+    "Upsample": ((1, _product),),
+    "Resize": ((2, _product), (3, _product)),
+}
 
 
 def bombs_of(view: memoryview, model: OnnxModel) -> Iterator[str]:
@@ -49,31 +75,45 @@ def _node_bombs(
     for node in nodes:
         if node.op_type == "Constant" and node.outputs:
             known.update((node.outputs[0], each) for each in node.tensors if _is_shape(each))
-        place = _SHAPING.get(node.op_type, -1)
-        shape = known.get(node.inputs[place]) if 0 <= place < len(node.inputs) else None
-        if shape is not None:
-            elements = prod(max(1, value) for value in _values(view, shape))
-            if elements > _ELEMENTS_MAX:
-                yield f"{node.op_type} {node.name!r:.60} makes a tensor of {elements} elements"
+        elements = max(_asked(view, node, known), prod(node.shape))
+        if elements > ELEMENTS_MAX:
+            yield f"{node.op_type} {node.name!r:.60} makes a tensor of {elements:.0f} elements"
         for graph in node.subgraphs:
             yield from _graph_bombs(view, graph, known, depth + 1)
 
 
+def _asked(view: memoryview, node: OnnxNode, known: Mapping[str, OnnxTensor]) -> float:
+    """How many elements a node makes at least, as far as constants say."""
+    given = [known.get(name) for name in node.inputs]
+    if node.op_type == "Range" and len(given) == 3:
+        written = [numbers_of(view, each) for each in given if each is not None]
+        if len(written) == 3 and all(len(each) == 1 for each in written):
+            (start,), (limit,), (step,) = written
+            return (limit - start) / step if step else 0
+    asked = [
+        elements(numbers_of(view, tensor))
+        for place, elements in _SHAPING.get(node.op_type, ())
+        if place < len(given) and (tensor := given[place]) is not None
+    ]
+    return max(asked, default=0)
+
+
 def _is_shape(tensor: OnnxTensor) -> bool:
-    return tensor.element_type == _INT64 and len(tensor.shape) <= 1 and tensor.offset >= 0
+    return tensor.element_type in _FORMS and len(tensor.shape) <= 1 and tensor.offset >= 0
 
 
-def _values(view: memoryview, tensor: OnnxTensor) -> list[int]:
-    """The numbers of a small tensor of int64."""
+def numbers_of(view: memoryview, tensor: OnnxTensor) -> list[float]:
+    """The numbers of a small tensor; none of a larger one."""
     if tensor.shape and tensor.shape[0] > _RANK_MAX:
         return []
     stop = tensor.offset + tensor.length
-    if tensor.storage == "raw":
-        return [
-            int.from_bytes(view[at : at + 8], "little", signed=True)
-            for at in range(tensor.offset, stop - 7, 8)
-        ]
-    values, at = [], tensor.offset
+    if tensor.storage == "raw" or tensor.element_type not in _VARINTS:
+        form = _FORMS[tensor.element_type]
+        whole = tensor.length - tensor.length % struct.calcsize(form)
+        found = struct.iter_unpack(form, view[tensor.offset : tensor.offset + whole])
+        return [value for (value,) in found if isfinite(value)]
+    values: list[float] = []
+    at = tensor.offset
     try:
         while at < stop:
             value, at = protobuf.varint(view, at, stop)

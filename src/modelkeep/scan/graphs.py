@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
@@ -36,6 +37,7 @@ from modelkeep.kernels.onnxmodel import (
 )
 from modelkeep.kernels.tensors import onnx_layout
 from modelkeep.scan.evidence import found, listed, printable
+from modelkeep.scan.graph_growth import growths_of
 from modelkeep.scan.graph_sizes import bombs_of
 from modelkeep.scan.settings import ScanSettings
 
@@ -111,7 +113,8 @@ def graph_findings(subject: str, view: memoryview, settings: ScanSettings) -> tu
         return (found("scan.graph.broken", Severity.HIGH, subject, text),)
     judge = _Judge(subject, settings.findings_max)
     judge.model(model)
-    for _, text in zip(range(_BOMBS_SHOWN), bombs_of(view, model), strict=False):
+    bombs = chain(bombs_of(view, model), growths_of(view, model))
+    for _, text in zip(range(_BOMBS_SHOWN), bombs, strict=False):
         judge.note("bomb", Severity.HIGH, printable(text))
     return tuple(judge.findings)
 

@@ -35,6 +35,8 @@ from modelkeep.scan.symbols_values import DATA, Made, Map, Span, Symbol, Value
 # Elements of a tuple that are kept one by one; torch's longest call has nine.
 _ELEMENTS_MAX = 16
 _PROTOCOL_MAX = 5
+# Numbers of the memo that cost a loader little, whatever the size of its pickle.
+_MEMO_FREE = 1 << 16
 # Values that are copied for a branch at the cost of one opcode.
 _COPIES_PER_OPCODE = 16
 
@@ -341,7 +343,7 @@ class Machine:
     def put(self, step: Step) -> None:
         """Remember the top under a number; CPython allocates a table up to that number."""
         index = self._index(step)
-        if index > len(self._view):
+        if index > max(len(self._view), _MEMO_FREE):
             text = f"remembers a value under number {index}: a loader allocates {16 * index} bytes"
             self._calls.note("scan.pickle.memo", Severity.HIGH, text)
         self._stack.remember(index)

@@ -15,6 +15,7 @@ from modelkeep.core.verdict import Severity
 from modelkeep.scan.opcodes import Step
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.scan.symbols import (
+    GETATTR,
     LOADS_STORAGE,
     MAKERS,
     is_allowed,
@@ -23,6 +24,7 @@ from modelkeep.scan.symbols import (
     is_guarded,
     is_state,
     passed_on,
+    reads_archive,
     rewritten,
     runs_state,
     takes_items,
@@ -176,7 +178,10 @@ class Calls:
         """Note a call and give what it returns."""
         if isinstance(target, Made):
             text = f"calls what {target.by} returned (byte {step.offset})"
-            self.note("scan.pickle.computed", Severity.HIGH, text)
+            # The archive is judged too: it is the end of the pickle, as a zip file's end shows.
+            is_archive = target.by == GETATTR and reads_archive(target.arguments)
+            severity = Severity.MEDIUM if is_archive else Severity.HIGH
+            self.note("scan.pickle.computed", severity, text)
             return target
         use = self._stream.uses.setdefault(target, Use(step.offset))
         use.called = True

@@ -32,11 +32,13 @@ from modelkeep.scan.symbols_shapes import (
     is_template_state,
     is_vectorized_state,
     passed_on,
+    reads_archive,
     runs_state,
 )
 from modelkeep.scan.symbols_values import Arguments, Made, Symbol, Value
 
 __all__ = [
+    "GETATTR",
     "LOADS_STORAGE",
     "MAKERS",
     "is_allowed",
@@ -46,6 +48,7 @@ __all__ = [
     "is_risky",
     "is_state",
     "passed_on",
+    "reads_archive",
     "rewritten",
     "runs_state",
     "takes_items",

@@ -31,6 +31,8 @@ def is_dangerous(symbol: Symbol) -> bool:
     names = _NAMES.get(symbol.module)
     if names is not None and ("*" in names or parts[0] in names):
         return True
+    if symbol.module.partition(".")[0] in _CLASSES_ONLY and not symbol.name[:1].isupper():
+        return True
     if _is_package_of_danger(symbol.module) or _SAYS_SO.fullmatch(parts[-1]) is not None:
         return True
     walks = parts if symbol.module != "builtins" else parts[:-1]
@@ -106,13 +108,15 @@ _PACKAGES = _words(
     "win32com win32api win32process pythoncom pywintypes xonsh django flask werkzeug bottle "
     "cherrypy pyramid sanic quart starlette uvicorn gunicorn mlflow wandb comet_ml neptune "
     "clearml ray dask distributed pyspark luigi airflow prefect kedro cupy pycuda pyopencl "
-    "theano pytensor aesara mxnet keras tensorflow tf_keras tensorflow_core jax.experimental "
+    "theano pytensor aesara mxnet tensorflow tensorflow_core jax.experimental "
     "pytest _pytest nose hypothesis tox virtualenv conda mercurial git dulwich svn "
     "huggingface_hub cryptography keyring pexpect rlcompleter readline apport bson.json_util "
     "peewee sqlalchemy psycopg2 psycopg pymysql MySQLdb pymongo openpyxl xlrd lxml yaml ruamel "
     "codeop sre_parse xdist coverage line_profiler memory_profiler pyinstrument py_spy objgraph "
     "guppy pympler faulthandler magic mmap wget pycurl curl_cffi httplib2"
 )
+# Of these a pickled model names its class and no function.
+_CLASSES_ONLY = ("keras", "tf_keras")
 # Parts of model libraries.
 _SUBPACKAGES = _words(
     "numpy.f2py numpy.testing numpy.distutils numpy.ctypeslib numpy.lib.npyio numpy._pyinstaller "
@@ -136,6 +140,11 @@ _SUBPACKAGES = _words(
     "joblib.externals joblib.parallel joblib.memory joblib.func_inspect joblib._store_backends "
     "joblib.pool joblib.executor joblib.disk joblib.test joblib._dask transformers.utils.hub "
     "transformers.dynamic_module_utils transformers.commands transformers.pipelines "
+    "keras.src.utils keras.utils keras.src.saving keras.saving keras.src.legacy keras.legacy "
+    "keras.src.backend keras.backend keras.src.applications keras.applications keras.src.datasets "
+    "keras.datasets keras.src.callbacks keras.callbacks keras.src.export keras.export keras.config "
+    "keras.src.wrappers keras.src.layers.core.lambda_layer keras.src.testing keras.src.ops.numpy "
+    "tf_keras.src tf_keras.utils tf_keras.saving tf_keras.models tf_keras.layers "
     "xgboost.dask xgboost.spark xgboost.rabit xgboost.tracker lightgbm.dask catboost.dev_tools"
 )
 # These names of these modules; "*" is every one of exactly this module.
@@ -246,6 +255,7 @@ _NAMES: Mapping[str, frozenset[str]] = {
         "read_sql read_excel read_parquet read_feather read_orc read_sas read_spss read_stata "
         "read_clipboard read_fwf read_gbq ExcelFile HDFStore DataFrame.eval DataFrame.query io test"
     ),
+    "keras.layers": _words("Lambda TFSMLayer TorchModuleWrapper"),
     "pandas.core.frame": _words("DataFrame.eval DataFrame.query DataFrame.apply"),
     "sklearn.preprocessing": _words("os"),
     "sklearn.utils": _words("deprecated _joblib"),

@@ -37,6 +37,7 @@ _TEMPLATE = re.compile(
     r"def _parse_args_stats\(self, [A-Za-z0-9_, =]*, moments='mv'\):\n"
     r"    return \([A-Za-z0-9_, ]*\), [A-Za-z0-9_, ]*, moments\n?"
 )
+_KERAS_MODELS = ("keras.src.models.", "keras.models", "keras.src.engine.")
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 _LEVEL_OF_BASES = frozenset(
     [
@@ -186,7 +187,15 @@ def _constant(arguments: Arguments) -> bool:
         return False
     if isinstance(made, Made):
         return runs_state(made.by) and name in _METHODS
-    return isinstance(made, Symbol) and _CONSTANT.fullmatch(name) is not None
+    is_named = isinstance(made, Symbol) and _CONSTANT.fullmatch(name) is not None
+    return is_named or reads_archive(arguments)
+
+
+def reads_archive(arguments: Arguments) -> bool:
+    """`(model class of Keras, "_unpickle_model")`: it reads the archive that it is called with."""
+    made, name = arguments if arguments is not None and len(arguments) == 2 else (None, None)
+    is_model = isinstance(made, Symbol) and made.module.startswith(_KERAS_MODELS)
+    return is_model and name == "_unpickle_model"
 
 
 def _none_type(arguments: Arguments) -> bool:
@@ -226,7 +235,7 @@ def _first_call(arguments: Arguments) -> bool:
 
 
 _BUILTIN_DATA = (
-    "complex range slice int float bool str set frozenset list dict tuple Exception ValueError "
+    "len complex range slice int float bool str set frozenset list dict tuple Exception ValueError "
     "TypeError KeyError RuntimeError NotImplementedError IndexError AttributeError UserWarning"
 )
 _REBUILDERS = (
@@ -247,6 +256,7 @@ _ANY_CALLS = (
 _DATA_CALLS = (
     ("builtins", _BUILTIN_DATA),
     ("collections", "Counter deque"),
+    ("_io", "BytesIO"),
     ("decimal", "Decimal"),
     ("fractions", "Fraction"),
     ("ipaddress", "IPv4Address IPv6Address IPv4Network IPv6Network"),
@@ -261,6 +271,15 @@ _DATA_CALLS = (
         (module, "Path PosixPath WindowsPath PurePath PurePosixPath PureWindowsPath")
         for module in ("pathlib", "pathlib._local")
     ),
+)
+# Stand in a list or an argument, and are never called.
+_NAMES_ONLY = (
+    ("builtins", "NotImplemented Ellipsis"),
+    ("__future__", "annotations division print_function absolute_import unicode_literals"),
+    ("__future__", "generator_stop with_statement nested_scopes generators"),
+    ("collections.abc", "Awaitable Callable Collection Container Generator Hashable ItemsView"),
+    ("collections.abc", "Iterable Iterator KeysView Mapping MutableMapping MutableSequence"),
+    ("collections.abc", "MutableSet Reversible Sequence Set Sized ValuesView"),
 )
 # Only in their shape: dangerous as a name, or when somebody else calls them.
 _GUARDED: Mapping[Symbol, Shape] = {
@@ -288,7 +307,7 @@ CALLS: Mapping[Symbol, Shape] = {
     Symbol("builtins", "object"): _nothing,
     Symbol("numpy", "dtype"): _dtype,
     Symbol("numpy.ma.core", "_mareconstruct"): _of_masked_array,
-    **{Symbol("builtins", name): _never for name in ("NotImplemented", "Ellipsis")},
+    **{Symbol(module, each): _never for module, names in _NAMES_ONLY for each in names.split()},
     **_GUARDED,
 }  # fmt: skip
 

@@ -33,7 +33,7 @@ from modelkeep.scan.evidence import found, listed, printable
 # Real chat templates have up to 20 KB; Jinja parses a megabyte in seconds.
 TEMPLATE_CHARS_MAX = 256 * 1024
 _NODES_MAX = 100_000
-_ASSIGNMENTS_MAX = 16
+_ASSIGNMENTS_MAX = 256
 _NUMBER_MAX = 1_000_000
 _LOOPS_MAX = 10_000_000
 _SEVERE = re.compile(r"__|^_|\b_[a-z]+__")
@@ -144,6 +144,8 @@ class _Judge:
             self._remember(node)
         for node in every:
             self._judge(node)
+            if isinstance(node, nodes.For):
+                self._doubling(node)
         self._loops(tree)
 
     def _remember(self, node: nodes.Node) -> None:
@@ -167,6 +169,9 @@ class _Judge:
         values = self.assigned.setdefault(name, [])
         if len(values) < _ASSIGNMENTS_MAX:
             values.append(value)
+        else:
+            text = f"assigns {printable(name, 40)} more often than is looked at"
+            self.note("limit", Severity.MEDIUM, value, text)
 
     # ---- one part ----
 
@@ -309,6 +314,19 @@ class _Judge:
 
     # ---- loops ----
 
+    def _doubling(self, loop: nodes.For) -> None:
+        """A text that a round makes of itself, twice: forty rounds are more than any memory."""
+        changed: list[nodes.Assign | nodes.AssignBlock] = [
+            *loop.find_all(nodes.Assign),
+            *loop.find_all(nodes.AssignBlock),
+        ]
+        names = {_path(each.target) for each in changed} - {""}
+        for each in changed:
+            joined = [_path(part) for part in _joined(each)]
+            twice = [name for name in names if joined.count(name) > 1]
+            if twice:
+                self.note("bomb", Severity.HIGH, each, f"doubles {twice[0]} in every round")
+
     def _loops(self, tree: nodes.Node) -> None:
         """How often the innermost loop over written numbers would run."""
         pending = [(tree, 1)]
@@ -320,6 +338,39 @@ class _Judge:
                     self.note("bomb", Severity.HIGH, node, f"loops at least {times} times")
                     return
             pending.extend((child, times) for child in node.iter_child_nodes())
+
+
+def _path(node: nodes.Node) -> str:
+    """A variable, or an attribute of one, as it is written."""
+    if isinstance(node, nodes.NSRef):
+        return f"{node.name}.{node.attr}"
+    if isinstance(node, nodes.Getattr):
+        inner = _path(node.node)
+        return inner and f"{inner}.{node.attr}"
+    return node.name if isinstance(node, nodes.Name) else ""
+
+
+def _joined(node: nodes.Assign | nodes.AssignBlock) -> Iterator[nodes.Node]:
+    """What is put together, one behind the other, in what is assigned."""
+    pending: list[nodes.Node] = (
+        list(node.body) if isinstance(node, nodes.AssignBlock) else [node.node]
+    )
+    while pending:
+        part = pending.pop()
+        if isinstance(part, nodes.Mul):
+            pending += [part.left, part.right]
+            if any((_number(side) or 0) > 1 for side in (part.left, part.right)):
+                pending += [part.left, part.right]
+        elif isinstance(part, nodes.Add):
+            pending += [part.left, part.right]
+        elif isinstance(part, nodes.Concat | nodes.Output):
+            pending += part.nodes
+        elif isinstance(part, nodes.List | nodes.Tuple):
+            pending += part.items
+        elif isinstance(part, nodes.Filter) and part.name in ("join", "list", "string"):
+            pending += [part.node] if part.node is not None else []
+        else:
+            yield part
 
 
 def _written(node: nodes.Const | nodes.TemplateData | nodes.Keyword) -> set[str]:

@@ -11,6 +11,7 @@ import re
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case
 from modelkeep.scan.documents import json_findings
+from modelkeep.scan.embedded import base64_findings
 from modelkeep.scan.evidence import printable
 from modelkeep.scan.templates import template_findings
 from modelkeep.scan.tensorflow import text_graph_findings
@@ -78,6 +79,9 @@ def _by_name(case: Case, name: str, extension: str) -> tuple[Finding, ...] | Non
         grave = (each for each in _template(case) if each.severity is Severity.HIGH)
         return tuple(each for each in grave if each.rule != "scan.template.broken") or None
     claimed = extension in _YAML or name in _YAML_NAMES
+    packed = base64_findings(case, "", _text(case.view, cut=False) or "")
+    if packed:
+        return packed
     if extension in _TEXT_GRAPHS:
         return text_graph_findings(case)
     signs = len(case.view) <= _UNNAMED_BYTES_MAX and _YAML_SIGNS.search(case.view)

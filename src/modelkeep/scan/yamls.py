@@ -20,7 +20,7 @@ from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case
 from modelkeep.scan.documents import document_findings
 from modelkeep.scan.evidence import printable
-from modelkeep.scan.symbols import is_allowed, rewritten
+from modelkeep.scan.symbols import is_allowed, rewritten, runs_state
 from modelkeep.scan.targets import target_severity
 
 _CORE = "tag:yaml.org,2002:"
@@ -181,6 +181,8 @@ def _python_severity(kind: str, name: str) -> Severity:
         return Severity.NOTE
     if name in _USUAL:
         return Severity.NOTE
+    if runs_state(symbol):
+        return Severity.HIGH  # its class executes a text of its state
     known = (target_severity(name) if name else Severity.HIGH) or Severity.NOTE
     if kind in ("object/apply", "object/new", "module") and not is_allowed(symbol):
         return Severity.HIGH if known is not Severity.NOTE else Severity.MEDIUM
