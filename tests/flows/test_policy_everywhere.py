@@ -219,6 +219,7 @@ def test_a_base_that_the_keep_does_not_hold_forbids_nothing(keep):
 
 # Every file that reads chunks in plaintext, and why what comes of it is asked for.
 READS_PLAINTEXT = {
+    "flows/convert.py": "of a file outside, which no keep has",
     "flows/export.py": "asks: export",
     "flows/incoming.py": "what a client handed in, before it is a model",
     "flows/load.py": "asks: what its caller says",

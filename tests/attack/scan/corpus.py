@@ -239,7 +239,7 @@ def _by_other_names(canary):
     yield Dangerous(name, "pickle", raw, "scan.pickle.global")
     name = "savetxt.pkl"
     raw = b"\x80\x02cnumpy\nsavetxt\n(" + text(str(canary(name))) + b"]K\x01atR."
-    yield Dangerous(name, "pickle", raw, "scan.pickle.global")
+    yield Dangerous(name, "pickle", raw, "scan.pickle.dangerous")
 
 
 def _several_and_cut(canary):
