@@ -195,10 +195,13 @@ def _of_torch() -> Iterator[tuple[Symbol, str]]:
     yield Symbol("torch._tensor", "Tensor"), "name"
     yield Symbol("torch.nn.parameter", "Parameter"), "name"
     yield Symbol("torch.nn.parameter", "Buffer"), "name"
-    yield Symbol("torch.nn.parameter", "UninitializedParameter"), "name"
+    for name in ("UninitializedParameter", "UninitializedBuffer"):
+        yield Symbol("torch.nn.parameter", name), "call"
+    yield Symbol("torch.nn.modules.module", "_WrappedHook"), "object"
+    yield Symbol("torch.utils.hooks", "RemovableHandle"), "object"
     for name, kind in _classes(torch.nn, torch.nn.Module):
         skipped = "lazy" in kind.__module__ or "parallel" in kind.__module__
-        if not skipped and "Lazy" not in name and kind.__module__.startswith("torch.nn.modules"):
+        if not skipped and kind.__module__.startswith("torch.nn.modules"):
             yield Symbol(kind.__module__, kind.__name__), "object"
     yield Symbol("torch.nn.modules.module", "Module"), "object"
     for name in torch.nn.modules.linear.__dict__:

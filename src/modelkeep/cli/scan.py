@@ -11,7 +11,7 @@ from modelkeep.cli.output import json_text, print_json, print_table, progress, s
 from modelkeep.core.errors import RefusedError, UnavailableError, UsageError
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.record import as_plain
-from modelkeep.core.verdict import Decision, Finding
+from modelkeep.core.verdict import Decision, Finding, Severity
 
 if TYPE_CHECKING:
     from modelkeep.core.rows import HeldAdmission
@@ -39,7 +39,7 @@ def scan(options: argparse.Namespace) -> int:
             counts[each.verdict.decision] += 1
             if options.sarif is not None:
                 kept.append(each)
-            _show(each, as_json=options.json)
+            _show(each, as_json=options.json, with_notes=options.notes)
     if options.sarif is not None:
         _write_sarif(options, kept)
     if sum(counts.values()) != 1 and not options.json:
@@ -48,18 +48,25 @@ def scan(options: argparse.Namespace) -> int:
     return 0 if counts[Decision.ALLOW] == sum(counts.values()) else RefusedError.exit_status
 
 
-def _show(each: ScannedPath, *, as_json: bool) -> None:
+def _show(each: ScannedPath, *, as_json: bool, with_notes: bool) -> None:
     verdict = each.verdict
     if as_json:
         findings = [_facts(finding) for finding in verdict.findings]
         print_json({"path": str(each.path), "decision": verdict.decision, "findings": findings})
         return
     print(f"{verdict.decision:<6} {safe_text(str(each.path))}")
+    hidden = 0
     for finding in verdict.findings:
+        is_inner_note = finding.severity is Severity.NOTE and finding.subject != each.name
+        if is_inner_note and not with_notes:
+            hidden += 1
+            continue
         where = "" if finding.subject == each.name else f"{finding.subject}: "
         reference = f" [{finding.reference}]" if finding.reference else ""
         text = f"{finding.severity}: {where}{finding.evidence} ({finding.rule}){reference}"
         print(safe_text(f"       {text}"))
+    if hidden:
+        print(f"       {hidden} note(s) on what is inside; --notes shows them")
 
 
 def _facts(finding: Finding) -> dict[str, str]:

@@ -28,6 +28,7 @@ _DISTRIBUTIONS = frozenset({
 _METHODS = frozenset({
     "_cdf_single", "_ppf_single", "_entropy", "_mom0_sc", "_mom1_sc", "_nonzero", "_pmf", "_cdf",
 })  # fmt: skip
+_LAZY_METHODS = frozenset({"_infer_parameters", "_lazy_load_hook"})
 # scipy.stats._distn_infrastructure.parse_arg_template, filled in.
 _TEMPLATE = re.compile(
     r"\n?def _parse_args\(self, [A-Za-z0-9_, =]*\):\n"
@@ -180,13 +181,15 @@ def _of_type(arguments: Arguments) -> bool:
 def _constant(arguments: Arguments) -> bool:
     """`(class, "NAME")`: a member of an enumeration, as Python 3.11 writes it.
 
-    Or `(distribution, "_cdf_single")` and its kin: what SciPy's discrete ones make faster.
+    Or `(distribution, "_cdf_single")` and its kin: what SciPy's discrete ones make faster; or a
+    method by which a lazy layer of torch finds out its sizes.
     """
     made, name = arguments if arguments is not None and len(arguments) == 2 else (None, None)
     if not isinstance(name, str):
         return False
     if isinstance(made, Made):
-        return runs_state(made.by) and name in _METHODS
+        is_layer = made.by.module.startswith("torch.nn.modules.") and name in _LAZY_METHODS
+        return is_layer or (runs_state(made.by) and name in _METHODS)
     is_named = isinstance(made, Symbol) and _CONSTANT.fullmatch(name) is not None
     return is_named or reads_archive(arguments)
 

@@ -14,6 +14,9 @@ def _scan(parser: argparse.ArgumentParser) -> None:
         "--sarif", type=Path, metavar="FILE", help="also write all findings there, as SARIF 2.1.0"
     )
     parser.add_argument(
+        "--notes", action="store_true", help="also show notes on what lies inside archives"
+    )
+    parser.add_argument(
         "--explain-sandbox",
         action="store_true",
         help="say what keeps a file that is looked into from doing harm here, and what does not",
