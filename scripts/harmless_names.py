@@ -199,7 +199,7 @@ def _of_torch() -> Iterator[tuple[Symbol, str]]:
         yield Symbol("torch.nn.parameter", name), "call"
     yield Symbol("torch.nn.modules.module", "_WrappedHook"), "object"
     yield Symbol("torch.utils.hooks", "RemovableHandle"), "object"
-    for name, kind in _classes(torch.nn, torch.nn.Module):
+    for _, kind in _classes(torch.nn, torch.nn.Module):
         skipped = "lazy" in kind.__module__ or "parallel" in kind.__module__
         if not skipped and kind.__module__.startswith("torch.nn.modules"):
             yield Symbol(kind.__module__, kind.__name__), "object"

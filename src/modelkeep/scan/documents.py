@@ -18,6 +18,7 @@ from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case
 from modelkeep.scan.embedded import embedded_findings
 from modelkeep.scan.evidence import printable
+from modelkeep.scan.expressions import expression_findings
 from modelkeep.scan.hubs import hub_findings
 from modelkeep.scan.keras import keras_findings
 from modelkeep.scan.objects import object_findings
@@ -28,7 +29,7 @@ from modelkeep.scan.walks import Entry, walked
 _SMALL_BYTES = 2 << 20
 _ACTING_KEY = re.compile(
     rb'"(?:class_name|auto_map|_target_|lc|chat_template|template|py/[a-z]+|trust_remote_code|'
-    rb"custom_pipelines|_class_name|:serialized:|__[a-z_]+__|target|loader_module|"
+    rb"custom_pipelines|_class_name|:serialized:|expr_str|guards_code|__[a-z_]+__|target|loader_module|"
     rb'[A-Za-z_]*\\u00[2-7][0-9A-Fa-f][^"]{0,40})"\s*:\s*["\[{t]'
 )
 Rule = Callable[[Case, Entry], list[Finding]]
@@ -38,6 +39,7 @@ _RULES: tuple[Rule, ...] = (
     object_findings,
     export_findings,
     embedded_findings,
+    expression_findings,
 )
 
 

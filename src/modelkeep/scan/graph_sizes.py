@@ -7,8 +7,10 @@ to join a tensor with itself, again and again: `modelkeep.scan.graph_growth`.
 
 from __future__ import annotations
 
+import operator
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from math import isfinite, prod
 
 from modelkeep.core.errors import IntegrityError
@@ -60,45 +62,87 @@ def bombs_of(view: memoryview, model: OnnxModel) -> Iterator[str]:
     yield from _inlined_bombs(model)
 
 
+def written(view: memoryview, tensors: Iterable[OnnxTensor]) -> dict[str, Numbers]:
+    """The numbers of small constants, which may be shapes, by their names."""
+    return {each.name: numbers_of(view, each) for each in tensors if _is_small(each)}
+
+
+def learn(view: memoryview, node: OnnxNode, known: dict[str, Numbers]) -> None:
+    """Add what a node gives, where that follows from constants alone."""
+    if len(node.outputs) != 1:
+        return
+    if node.op_type == "Constant":
+        for each in filter(_is_small, node.tensors):
+            known[node.outputs[0]] = numbers_of(view, each)
+        return
+    given = [known[name] for name in node.inputs if name in known]
+    fold = _FOLDS.get(node.op_type)
+    if fold is None or not given or len(given) != len(node.inputs):
+        return
+    with suppress(ArithmeticError, ValueError):
+        known[node.outputs[0]] = fold(given)[:_RANK_MAX]
+
+
+def _pairwise(apply: Callable[[float, float], float]) -> Callable[[list[Numbers]], Numbers]:
+    def fold(given: list[Numbers]) -> Numbers:
+        one, other = given
+        width = max(len(one), len(other))
+        spread = [list(each) * (width if len(each) == 1 else 1) for each in (one, other)]
+        return [apply(*pair) for pair in zip(*spread, strict=True)]
+
+    return fold
+
+
+def _first(given: list[Numbers]) -> Numbers:
+    return given[0]
+
+
+_FOLDS: Mapping[str, Callable[[list[Numbers]], Numbers]] = {
+    **dict.fromkeys(("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape"), _first),
+    "Concat": lambda given: [value for each in given for value in each],
+    "Mul": _pairwise(operator.mul),
+    "Add": _pairwise(operator.add),
+    "Sub": _pairwise(operator.sub),
+    "Pow": _pairwise(lambda base, power: float(base) ** min(power, 1024.0)),
+}
+
+
 def _graph_bombs(
-    view: memoryview, graph: OnnxGraph, outer: Mapping[str, OnnxTensor], depth: int
+    view: memoryview, graph: OnnxGraph, outer: Mapping[str, Numbers], depth: int
 ) -> Iterator[str]:
-    known = {**outer, **{each.name: each for each in graph.initializers if _is_shape(each)}}
     if depth < _DEPTH_MAX:
+        known = {**outer, **written(view, graph.initializers)}
         yield from _node_bombs(view, graph.nodes, known, depth)
 
 
 def _node_bombs(
-    view: memoryview, nodes: Iterable[OnnxNode], outer: Mapping[str, OnnxTensor], depth: int
+    view: memoryview, nodes: Iterable[OnnxNode], outer: Mapping[str, Numbers], depth: int
 ) -> Iterator[str]:
     known = dict(outer)
     for node in nodes:
-        if node.op_type == "Constant" and node.outputs:
-            known.update((node.outputs[0], each) for each in node.tensors if _is_shape(each))
-        elements = max(_asked(view, node, known), prod(node.shape))
+        learn(view, node, known)
+        elements = max(_asked(node, known), prod(node.shape))
         if elements > ELEMENTS_MAX:
-            yield f"{node.op_type} {node.name!r:.60} makes a tensor of {elements:.0f} elements"
+            yield f"{node.op_type} {node.name!r:.60} makes a tensor of {elements:.3g} elements"
         for graph in node.subgraphs:
             yield from _graph_bombs(view, graph, known, depth + 1)
 
 
-def _asked(view: memoryview, node: OnnxNode, known: Mapping[str, OnnxTensor]) -> float:
+def _asked(node: OnnxNode, known: Mapping[str, Numbers]) -> float:
     """How many elements a node makes at least, as far as constants say."""
-    given = [known.get(name) for name in node.inputs]
-    if node.op_type == "Range" and len(given) == 3:
-        written = [numbers_of(view, each) for each in given if each is not None]
-        if len(written) == 3 and all(len(each) == 1 for each in written):
-            (start,), (limit,), (step,) = written
-            return (limit - start) / step if step else 0
-    asked = [
-        elements(numbers_of(view, tensor))
+    given = [known.get(name, ()) for name in node.inputs]
+    if node.op_type == "Range" and len(given) == 3 and all(len(each) == 1 for each in given):
+        (start,), (limit,), (step,) = given
+        return (limit - start) / step if step else 0
+    asked = (
+        elements(given[place])
         for place, elements in _SHAPING.get(node.op_type, ())
-        if place < len(given) and (tensor := given[place]) is not None
-    ]
+        if place < len(given)
+    )
     return max(asked, default=0)
 
 
-def _is_shape(tensor: OnnxTensor) -> bool:
+def _is_small(tensor: OnnxTensor) -> bool:
     return tensor.element_type in _FORMS and len(tensor.shape) <= 1 and tensor.offset >= 0
 
 
@@ -130,7 +174,7 @@ def _inlined_bombs(model: OnnxModel) -> Iterator[str]:
         for each in model.functions
     }
     sizes: dict[_Name, int] = {}
-    for name in _innermost_first(calls):
+    for name in innermost_first(calls):
         sizes[name] = sum(sizes.get(each, 1) for each in calls[name])
         if sizes[name] > _INLINED_MAX:
             yield f"function {name[1]!r:.60} stands for {sizes[name]} nodes"
@@ -144,7 +188,7 @@ def _all_of(nodes: Iterable[OnnxNode]) -> Iterator[OnnxNode]:
             yield from _all_of(graph.nodes)
 
 
-def _innermost_first(calls: Mapping[_Name, list[_Name]]) -> Iterator[_Name]:
+def innermost_first(calls: Mapping[_Name, list[_Name]]) -> Iterator[_Name]:
     """Functions after those they call; those that call themselves are left out."""
     state: dict[_Name, bool] = {}
     for start in calls:
