@@ -32,12 +32,12 @@ _Counts = Mapping[str, float]
 _Functions = Mapping[tuple[str, str], float]
 
 
-def growths_of(view: memoryview, model: OnnxModel) -> Iterator[str]:
+def growths_of(view: memoryview, model: OnnxModel) -> Iterator[tuple[bool, str]]:
     """Where a graph makes more of its input than any model does."""
     functions = _functions(model)
     for (_, name), grown in functions.items():
         if grown > ELEMENTS_MAX:
-            yield f"function {name!r:.60} holds its input {grown:.3g} times"
+            yield True, f"function {name!r:.60} holds its input {grown:.3g} times"
             return
     if model.graph is not None:
         yield from _growths(view, model.graph, functions, {}, {}, depth=0)
@@ -66,7 +66,7 @@ def _growths(
     outer_known: Mapping[str, Numbers],
     *,
     depth: int,
-) -> Iterator[str]:
+) -> Iterator[tuple[bool, str]]:
     known = {**outer_known, **written(view, graph.initializers)}
     counts: dict[str, float] = dict(outer)
     for node in graph.nodes:
@@ -77,9 +77,9 @@ def _growths(
             if len(rounds) == 1:
                 grown = max(grown, _looped(node.subgraphs[0], rounds[0], functions))
                 if rounds[0] > _ROUNDS_MAX and not _may_end(node.subgraphs[0]):
-                    yield f"Loop {node.name!r:.60} runs {rounds[0]:.3g} times"
+                    yield False, f"Loop {node.name!r:.60} runs {rounds[0]:.3g} times"
         if grown > ELEMENTS_MAX:
-            yield f"{node.op_type} {node.name!r:.60} holds its input {grown:.3g} times"
+            yield True, f"{node.op_type} {node.name!r:.60} holds its input {grown:.3g} times"
             return
         counts.update(dict.fromkeys(node.outputs, grown))
         if depth < _DEPTH_MAX:

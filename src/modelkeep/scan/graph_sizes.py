@@ -19,6 +19,11 @@ from modelkeep.kernels.onnxmodel import OnnxGraph, OnnxModel, OnnxNode, OnnxTens
 
 # Sixteen times the largest tensor of the largest published models.
 ELEMENTS_MAX = 1 << 36
+# A tensor that nothing but written numbers makes: more is never honest, and less only where the
+# model has weights of its own that compare with it.
+_MADE_MAX = 1 << 32
+_MADE_FREE = 1 << 28
+_MADE_PER_BYTE = 1_000
 # Runtimes take minutes for a tenth of it.
 _INLINED_MAX = 10_000_000
 _RANK_MAX = 64
@@ -53,8 +58,8 @@ _SHAPING: Mapping[str, tuple[tuple[int, Callable[[Numbers], float]], ...]] = {
 }
 
 
-def bombs_of(view: memoryview, model: OnnxModel) -> Iterator[str]:
-    """What the model would grow to, where that is more than a model is."""
+def bombs_of(view: memoryview, model: OnnxModel) -> Iterator[tuple[bool, str]]:
+    """What the model would grow to, and whether that is more than any model is."""
     if model.graph is not None:
         yield from _graph_bombs(view, model.graph, {}, 0)
     for function in model.functions:
@@ -109,7 +114,7 @@ _FOLDS: Mapping[str, Callable[[list[Numbers]], Numbers]] = {
 
 def _graph_bombs(
     view: memoryview, graph: OnnxGraph, outer: Mapping[str, Numbers], depth: int
-) -> Iterator[str]:
+) -> Iterator[tuple[bool, str]]:
     if depth < _DEPTH_MAX:
         known = {**outer, **written(view, graph.initializers)}
         yield from _node_bombs(view, graph.nodes, known, depth)
@@ -117,13 +122,14 @@ def _graph_bombs(
 
 def _node_bombs(
     view: memoryview, nodes: Iterable[OnnxNode], outer: Mapping[str, Numbers], depth: int
-) -> Iterator[str]:
+) -> Iterator[tuple[bool, str]]:
     known = dict(outer)
     for node in nodes:
         learn(view, node, known)
         elements = max(_asked(node, known), prod(node.shape))
-        if elements > ELEMENTS_MAX:
-            yield f"{node.op_type} {node.name!r:.60} makes a tensor of {elements:.3g} elements"
+        if elements > max(_MADE_FREE, min(_MADE_MAX, _MADE_PER_BYTE * len(view))):
+            text = f"{node.op_type} {node.name!r:.60} makes a tensor of {elements:.3g} elements"
+            yield elements > _MADE_MAX, text
         for graph in node.subgraphs:
             yield from _graph_bombs(view, graph, known, depth + 1)
 
@@ -167,7 +173,7 @@ def numbers_of(view: memoryview, tensor: OnnxTensor) -> list[float]:
     return values
 
 
-def _inlined_bombs(model: OnnxModel) -> Iterator[str]:
+def _inlined_bombs(model: OnnxModel) -> Iterator[tuple[bool, str]]:
     """How many nodes the graph has once every function stands where it is called."""
     calls = {
         (each.domain, each.name): [(node.domain, node.op_type) for node in _all_of(each.nodes)]
@@ -177,7 +183,7 @@ def _inlined_bombs(model: OnnxModel) -> Iterator[str]:
     for name in innermost_first(calls):
         sizes[name] = sum(sizes.get(each, 1) for each in calls[name])
         if sizes[name] > _INLINED_MAX:
-            yield f"function {name[1]!r:.60} stands for {sizes[name]} nodes"
+            yield True, f"function {name[1]!r:.60} stands for {sizes[name]} nodes"
             return
 
 

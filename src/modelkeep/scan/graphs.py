@@ -114,8 +114,8 @@ def graph_findings(subject: str, view: memoryview, settings: ScanSettings) -> tu
     judge = _Judge(subject, settings.findings_max)
     judge.model(model)
     bombs = chain(bombs_of(view, model), growths_of(view, model))
-    for _, text in zip(range(_BOMBS_SHOWN), bombs, strict=False):
-        judge.note("bomb", Severity.HIGH, printable(text))
+    for _, (is_sure, text) in zip(range(_BOMBS_SHOWN), bombs, strict=False):
+        judge.note("bomb", Severity.HIGH if is_sure else Severity.MEDIUM, printable(text))
     return tuple(judge.findings)
 
 

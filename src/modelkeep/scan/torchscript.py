@@ -147,8 +147,9 @@ def export_findings(case: Case, entry: Entry) -> list[Finding]:
     shown = printable(target, 100)
     last = target.rpartition(".")[2]
     is_call = target.startswith(("operator.", "_operator.")) and last in _OPERATOR_FUNCTIONS
+    acts = any(part.rstrip("_") in _ACTING for part in target.split("."))
     is_builtin = target.startswith("builtins.") and last not in _BUILTINS
-    if match is None or "__" in target or is_call or is_builtin or last in _ACTING:
+    if match is None or "__" in target or is_call or is_builtin or acts:
         text = f"a node of the graph calls {shown}, which is no operator"
         return [case.found("scan.torchscript.target", Severity.HIGH, text)]
     family = match["family"]
