@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from modelkeep.core.verdict import Finding, Severity
@@ -51,9 +53,10 @@ _PLAIN = (
 def expression_findings(case: Case, entry: Entry) -> list[Finding]:
     """Judge the texts of one object that torch's loader would evaluate."""
     texts = [entry.pairs.get("expr_str")]
-    guards = entry.pairs.get("guards_code")
-    if isinstance(guards, list):
-        texts.extend(guards[:_TEXTS_MAX])
+    for key in ("guards_code", "range_constraints"):  # a list of texts; a map, by symbols
+        more = entry.pairs.get(key)
+        if isinstance(more, list | Mapping):
+            texts.extend(islice(more, _TEXTS_MAX))
     findings = []
     for text in texts:
         severity = None if text is None else _severity(text)

@@ -63,6 +63,7 @@ def test_guards_over_sizes_are_what_torch_writes(text):
 def test_code_is_refused(text):
     assert decision(expr_str=text) is Decision.DENY
     assert decision(guards_code=["s0 > 1", text]) is Decision.DENY
+    assert decision(range_constraints={"s0": {}, text: {"min_val": 1}}) is Decision.DENY
 
 
 def test_a_function_that_nobody_knows_is_held():
