@@ -65,6 +65,7 @@ _REFERENCES: tuple[tuple[str, str], ...] = (
     ("scan.tensors.", "CWE-20, AML.T0010"),
     ("scan.tflite.broken", "CWE-125, CWE-787, AML.T0010"),
     ("scan.tflite.", "CWE-829, AML.T0011.000"),
+    ("scan.torchscript.bomb", "CWE-789"),
     ("scan.torchscript.broken", "CWE-20, AML.T0010"),
     ("scan.torchscript.expression", "CWE-95, AML.T0011.000"),
     ("scan.torchscript.", "CWE-94, AML.T0011.000"),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 from modelkeep.core.verdict import Finding, Severity
@@ -23,6 +24,9 @@ from modelkeep.scan.walks import Entry
 
 _SOURCE_BYTES_MAX = 4 << 20
 _NODES_MAX = 2_000_000
+# A shape of more is no tensor; lists of numbers that are no shape stay below.
+_ELEMENTS_MAX = 1 << 36
+_RANK_MAX = 8
 # Operators that read or write files, or reach other processes.
 _ACTING = frozenset(
     {"save", "from_file", "_save", "load", "_load_for_executorch", "open", "exec", "eval", "system",
@@ -95,8 +99,17 @@ def _said(node: ast.AST) -> Iterator[tuple[str, Severity, str]]:
         yield "reach", Severity.HIGH, f"names {printable(node.id, 40)!r}, which is Python's"
     elif isinstance(node, ast.Call):
         yield from _call(_dotted(node.func))
+    elif isinstance(node, ast.List) and _elements(node) > _ELEMENTS_MAX:
+        yield "bomb", Severity.HIGH, f"makes a tensor of {_elements(node):.3g} elements"
     elif isinstance(node, ast.Lambda | ast.AsyncFunctionDef | ast.Await):
         yield "reach", Severity.HIGH, "is Python, not TorchScript"
+
+
+def _elements(node: ast.List) -> float:
+    """How many elements a shape of written numbers has; 0 for every other list."""
+    sizes = [each.value if isinstance(each, ast.Constant) else None for each in node.elts]
+    known = [float(each) for each in sizes if isinstance(each, int)]
+    return prod(known) if 0 < len(known) == len(sizes) <= _RANK_MAX else 0.0
 
 
 _FOREIGN_NAMES = frozenset({"__import__", "eval", "exec", "compile", "open", "globals", "os", "sys",
