@@ -44,7 +44,9 @@ _LETTERS = {
     "e": 2, "f": 4, "d": 8, "g": 16, "F": 8, "D": 16, "G": 32, "c": 1, "m": 8, "M": 8, "O": 8,
 }  # fmt: skip
 # Places in the state of a type: names of fields, the fields, and flags with "holds objects".
-_STATE_BASE, _STATE_FIELDS, _STATE_FLAGS = 2, 4, 7
+_STATE_BASE, _STATE_NAMES, _STATE_FIELDS, _STATE_SIZE, _STATE_FLAGS = 2, 3, 4, 5, 7
+# Types whose size is their state's, whatever their name says.
+_FLEXIBLE = "SUV"
 _HAS_OBJECT = 1
 _NESTING_MAX = 8
 # "ZF", then the length as 19 characters of hexadecimal, then zlib (joblib before 0.10).
@@ -68,7 +70,7 @@ def array_end(view: memoryview, at: int, wrapper: Made, nested: Callable[[int], 
     if wrapper.by != WRAPPER:
         return None
     state = wrapper.state
-    if not isinstance(state, Map) or state.is_cut or state.entries is None:
+    if not isinstance(state, Map) or state.is_open or state.entries is None:
         raise IntegrityError("joblib.wrapper", "a wrapper of an array has no state of its own")
     entries = state.entries
     if entries.get("subclass") not in _CLASSES:
@@ -110,7 +112,29 @@ def _element(value: Value, depth: int) -> tuple[int, bool]:
     if not size and kind not in _LETTERS:
         raise IntegrityError("joblib.type", "the type of an array has no size")
     item_bytes = int(size) * (4 if kind == "U" else 1) if size else _LETTERS[kind]
+    _demand_same(kind, item_bytes, value.state)
     return item_bytes, kind == "V" and _holds_objects(value.state, depth)
+
+
+def _demand_same(kind: str, item_bytes: int, state: Value) -> None:
+    """A type's state may change what its name says; no writer does that.
+
+    Raises:
+        IntegrityError: `joblib.type`.
+    """
+    if state is None:
+        return
+    if not isinstance(state, tuple) or len(state) <= _STATE_FLAGS:
+        raise IntegrityError("joblib.type", "the state of a type is none")
+    told, flags = state[_STATE_SIZE], state[_STATE_FLAGS]
+    is_sized = told == item_bytes or (told == -1 and kind not in _FLEXIBLE)
+    is_plain = kind == "V" or (
+        all(state[place] is None for place in (_STATE_BASE, _STATE_NAMES, _STATE_FIELDS))
+        and isinstance(flags, int)
+        and not flags & _HAS_OBJECT
+    )
+    if not (is_sized and is_plain):
+        raise IntegrityError("joblib.type", "the state of a type says other than its name")
 
 
 def _holds_objects(state: Value, depth: int) -> bool:
@@ -121,8 +145,8 @@ def _holds_objects(state: Value, depth: int) -> bool:
     flagged = isinstance(flags, int) and bool(flags & _HAS_OBJECT)
     inner: list[Value] = []
     if isinstance(fields, Map):
-        if fields.is_cut:
-            raise IntegrityError("joblib.type", "a type has more fields than are looked at")
+        if fields.is_open:
+            raise IntegrityError("joblib.type", "a type has fields that are not known")
         inner = [
             each[0] if isinstance(each, tuple) and each else each
             for each in (fields.entries or {}).values()
@@ -137,8 +161,10 @@ def _holds_objects(state: Value, depth: int) -> bool:
 
 def outside_file(wrapper: Made) -> str | None:
     """The file that a wrapper of old versions names; None where the object is none of them."""
-    if wrapper.by not in OLD_WRAPPERS or not isinstance(wrapper.state, Map):
+    if wrapper.by not in OLD_WRAPPERS or wrapper.state is None:
         return None
+    if not isinstance(wrapper.state, Map) or wrapper.state.is_open:
+        return "?"
     name = (wrapper.state.entries or {}).get("filename")
     return name if isinstance(name, str) else "?"
 

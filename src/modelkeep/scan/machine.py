@@ -30,7 +30,7 @@ from modelkeep.scan.machine_text import (
 )
 from modelkeep.scan.opcodes import OPCODES, TEXT_BYTES_MAX, Step, step_at
 from modelkeep.scan.settings import ScanSettings
-from modelkeep.scan.symbols_values import DATA, Made, Map, Span, Symbol, Value
+from modelkeep.scan.symbols_values import DATA, Made, Map, Span, Symbol, Value, is_literal
 
 # Elements of a tuple that are kept one by one; torch's longest call has nine.
 _ELEMENTS_MAX = 16
@@ -335,8 +335,10 @@ class Machine:
         for key, value in zip(values[::2], values[1::2], strict=False):
             if isinstance(key, str):
                 self._calls.entry(key, value)
-                if target.__class__ is Map:
-                    target.put(key, value)
+            elif target.__class__ is not Map and not is_literal(key):
+                self._calls.made_entry(key, value)
+            if target.__class__ is Map:
+                target.put(key, value)
 
     # ---- effects: memo ----
 
@@ -425,7 +427,7 @@ class Machine:
     def new_with_keywords(self, step: Step) -> None:
         """NEWOBJ_EX: class, arguments and keywords."""
         keywords, arguments = self._stack.pop(), self._stack.pop()
-        if isinstance(keywords, Map) and keywords.entries:
+        if not isinstance(keywords, Map) or keywords.entries or keywords.is_open:
             arguments = (arguments, keywords)
         self._call(self._stack.pop(), arguments, step)
 

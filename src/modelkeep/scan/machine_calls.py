@@ -15,9 +15,11 @@ from modelkeep.core.verdict import Severity
 from modelkeep.scan.opcodes import Step
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.scan.symbols import (
+    DICTS,
     GETATTR,
     LOADS_STORAGE,
     MAKERS,
+    asked_for,
     is_allowed,
     is_callable,
     is_dangerous,
@@ -143,6 +145,13 @@ class Calls:
             text = f"sets {key}, which a loader calls, to {what}"
             self.note("scan.pickle.hook", Severity.HIGH, text)
 
+    def made_entry(self, key: Value, value: Value) -> None:
+        """Look at an entry under a key that was made, of what may become an object's state."""
+        if isinstance(value, Symbol) or (isinstance(value, Made) and passed_on(value.by)):
+            what = key.by if isinstance(key, Made) else key
+            text = f"keeps what can be called under a key that {what} makes"
+            self.note("scan.pickle.computed", Severity.MEDIUM, text)
+
     def add(self, target: Value, step: Step) -> None:
         """Items are added to what lies on top."""
         if target.__class__ is Opaque or target.__class__ is Map:
@@ -176,6 +185,9 @@ class Calls:
 
     def call(self, target: Symbol | Made, arguments: Value, step: Step) -> Value:
         """Note a call and give what it returns."""
+        asked = asked_for(target) if isinstance(target, Made) else None
+        if asked is not None and is_allowed(asked):
+            target = asked
         if isinstance(target, Made):
             text = f"calls what {target.by} returned (byte {step.offset})"
             # The archive is judged too: it is the end of the pickle, as a zip file's end shows.
@@ -203,18 +215,27 @@ class Calls:
             self.note("scan.pickle.build", Severity.HIGH, text)
         elif isinstance(target, Made):
             self._slots(state, step)
+            if any(isinstance(each, Map) and each.hides_code for each in _halves(state)):
+                text = f"sets an attribute under a name that was made (byte {step.offset})"
+                self.note("scan.pickle.hook", Severity.HIGH, text)
             if not is_state(target.by, state):
                 if runs_state(target.by):
                     text = f"gives {target.by} a text that it executes (byte {step.offset})"
                     self.note("scan.pickle.hook", Severity.HIGH, text)
                 self._stream.uses.setdefault(target.by, Use(step.offset)).odd = True
-            target.state = state
+            # States add up: of two, nobody can tell here what counts.
+            target.state = DATA if target.state is not None else state
 
     def _slots(self, state: Value, step: Step) -> None:
         """The second half of a pair of states is set attribute by attribute, `__class__` too."""
         slots = state[1] if isinstance(state, tuple) and len(state) == 2 else None
-        if not isinstance(slots, Map):
+        if slots is None or (isinstance(slots, Map) and not (slots.has_dunder or slots.is_open)):
             return
-        if slots.has_dunder:
+        if isinstance(slots, Map) or (isinstance(slots, Made) and slots.by in DICTS):
             text = f"sets one of Python's own attributes through slots (byte {step.offset})"
             self.note("scan.pickle.hook", Severity.HIGH, text)
+
+
+def _halves(state: Value) -> tuple[Value, ...]:
+    """A state, or the two of a pair of states."""
+    return state if isinstance(state, tuple) and len(state) == 2 else (state,)

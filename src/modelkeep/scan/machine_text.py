@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import warnings
 
 _INDEX_CHARS_MAX = 40
 _DIGITS_MAX = 4300  # CPython's own bound on the digits of a number
@@ -14,7 +15,8 @@ def quoted_text(line: str) -> str | None:
     if len(line) < 2 or line[0] != line[-1] or line[0] not in "\"'":
         return None
     try:
-        raw, _ = codecs.escape_decode(line[1:-1].encode("latin-1"))
+        with warnings.catch_warnings(action="ignore"):  # an unknown escape stays as it is
+            raw, _ = codecs.escape_decode(line[1:-1].encode("latin-1"))
     except ValueError:
         return None
     return bytes(raw).decode("latin-1")

@@ -21,11 +21,13 @@ from pathlib import Path
 from modelkeep.scan.symbols_dangerous import is_dangerous as _is_dangerous
 from modelkeep.scan.symbols_shapes import (
     CALLS,
+    DICTS,
     GETATTR,
     LOADS_STORAGE,
     MAKERS,
     PARTIAL,
     VECTORIZE,
+    asked_for,
     is_guarded,
     is_partial_state,
     is_shared,
@@ -38,9 +40,11 @@ from modelkeep.scan.symbols_shapes import (
 from modelkeep.scan.symbols_values import Arguments, Made, Symbol, Value
 
 __all__ = [
+    "DICTS",
     "GETATTR",
     "LOADS_STORAGE",
     "MAKERS",
+    "asked_for",
     "is_allowed",
     "is_callable",
     "is_dangerous",
@@ -148,7 +152,7 @@ def _is_listed_attribute(arguments: Arguments) -> bool:
     return (
         isinstance(made, Symbol)
         and isinstance(name, str)
-        and f"{made.name}.{name}" in _uses(made.module)
+        and is_allowed(Symbol(made.module, f"{made.name}.{name}"))
     )
 
 

@@ -18,6 +18,12 @@ LOADS_STORAGE = Symbol("torch.storage", "_load_from_bytes")
 PARTIAL = Symbol("functools", "partial")
 VECTORIZE = Symbol("numpy", "vectorize")
 GETATTR = Symbol("builtins", "getattr")
+# What they return is a dictionary, which may be the state of an object.
+DICTS = frozenset({
+    Symbol("builtins", "dict"), Symbol("collections", "OrderedDict"),
+    Symbol("collections", "defaultdict"), Symbol("collections", "Counter"),
+    Symbol("_operator", "or_"),
+})  # fmt: skip
 # What they return is an instance of the class that is their first argument.
 MAKERS = frozenset({Symbol("copyreg", "_reconstructor"), Symbol("copyreg", "__newobj__")})
 _ENCODE = Symbol("_codecs", "encode")
@@ -56,6 +62,22 @@ _LEVEL_OF_BASES = frozenset(
         "complex",
     ]
 )
+# Methods that people give to vectorisers: they take text or numbers and give some back.
+_TEXT_METHODS = frozenset(
+    {"capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find", "index",
+     "isalnum", "isalpha", "isdigit", "islower", "isspace", "isupper", "join", "ljust",
+     "lower", "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind",
+     "rindex", "rjust", "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith",
+     "strip", "swapcase", "title", "upper", "zfill"}
+)  # fmt: skip
+_PLAIN_METHODS: Mapping[str, frozenset[str]] = {
+    "str": _TEXT_METHODS | {"encode"},
+    "bytes": _TEXT_METHODS | {"decode", "hex"},
+    "int": frozenset({"bit_length", "conjugate", "to_bytes"}),
+    "float": frozenset({"hex", "is_integer", "conjugate"}),
+    "tuple": frozenset({"count", "index"}),
+    "frozenset": frozenset({"union", "intersection", "difference", "issubset", "issuperset"}),
+}
 _ARRAY_CLASSES = frozenset(
     Symbol(module, name)
     for module, name in (
@@ -190,8 +212,18 @@ def _constant(arguments: Arguments) -> bool:
     if isinstance(made, Made):
         is_layer = made.by.module.startswith("torch.nn.modules.") and name in _LAZY_METHODS
         return is_layer or (runs_state(made.by) and name in _METHODS)
-    is_named = isinstance(made, Symbol) and _CONSTANT.fullmatch(name) is not None
-    return is_named or reads_archive(arguments)
+    if not isinstance(made, Symbol):
+        return False
+    is_method = made.module == "builtins" and name in _PLAIN_METHODS.get(made.name, ())
+    return is_method or _CONSTANT.fullmatch(name) is not None or reads_archive(arguments)
+
+
+def asked_for(made: Made) -> Symbol | None:
+    """The dotted name that `getattr(class, "method")` stands for, which newer protocols write."""
+    owner, name = (*(made.arguments or ()), None, None)[:2]
+    if made.by != GETATTR or not isinstance(owner, Symbol) or not isinstance(name, str):
+        return None
+    return Symbol(owner.module, f"{owner.name}.{name}")
 
 
 def reads_archive(arguments: Arguments) -> bool:
@@ -260,6 +292,7 @@ _DATA_CALLS = (
     ("builtins", _BUILTIN_DATA),
     ("collections", "Counter deque"),
     ("_io", "BytesIO"),
+    ("http", "HTTPStatus HTTPMethod"),
     ("decimal", "Decimal"),
     ("fractions", "Fraction"),
     ("ipaddress", "IPv4Address IPv6Address IPv4Network IPv6Network"),
@@ -278,6 +311,7 @@ _DATA_CALLS = (
 # Stand in a list or an argument, and are never called.
 _NAMES_ONLY = (
     ("builtins", "NotImplemented Ellipsis"),
+    ("zoneinfo", "ZoneInfo"),
     ("__future__", "annotations division print_function absolute_import unicode_literals"),
     ("__future__", "generator_stop with_statement nested_scopes generators"),
     ("collections.abc", "Awaitable Callable Collection Container Generator Hashable ItemsView"),
@@ -337,7 +371,7 @@ def runs_state(symbol: Symbol) -> bool:
 
 def is_template_state(state: Value) -> bool:
     """A state whose text is the one that SciPy makes, with names and nothing that could call."""
-    if not isinstance(state, Map) or state.is_cut:
+    if not isinstance(state, Map) or state.is_open:
         return False
     text = (state.entries or {}).get("_parse_arg_template")
     return text is None or (isinstance(text, str) and _TEMPLATE.fullmatch(text) is not None)
@@ -345,7 +379,9 @@ def is_template_state(state: Value) -> bool:
 
 def is_vectorized_state(state: Value) -> bool:
     """The state of a function that takes arrays: the function is a method of a distribution."""
-    function = (state.entries or {}).get("pyfunc") if isinstance(state, Map) else None
+    if not isinstance(state, Map) or state.is_open:
+        return False
+    function = (state.entries or {}).get("pyfunc")
     return isinstance(function, Made) and function.by == GETATTR
 
 
@@ -356,5 +392,5 @@ def is_partial_state(state: Value) -> bool:
         and len(state) == 4
         and isinstance(state[0], Symbol)
         and not is_guarded(state[0])
-        and (state[2] is None or isinstance(state[2], Map))
+        and (state[2] is None or (isinstance(state[2], Map) and not state[2].is_open))
     )

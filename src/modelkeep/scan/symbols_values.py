@@ -53,26 +53,47 @@ class Map:
     """A dictionary: its entries under text, as long as they are few.
 
     Attributes:
-        is_cut: whether there were more.
+        is_open: whether it may hold other entries under text: there were more, or a key was made by
+            a call. Nothing that is harmless for what it holds is harmless then.
+        hides_code: whether what is under a key that was made may be called.
         has_dunder: whether any key is one of Python's own names.
     """
 
     entries: dict[str, Value] | None = None
-    is_cut: bool = False
+    is_open: bool = False
+    hides_code: bool = False
     has_dunder: bool = False
 
     def put(self, key: Value, value: Value) -> None:
         """Set one entry; entries under anything but text are not kept."""
         if not isinstance(key, str):
+            if not is_literal(key):
+                self.is_open = True
+                self.hides_code = self.hides_code or isinstance(value, Symbol | Made)
             return
         if key.startswith("__") and key.endswith("__"):
             self.has_dunder = True
         if self.entries is None:
             self.entries = {}
         if len(self.entries) >= MAP_ENTRIES_MAX and key not in self.entries:
-            self.is_cut = True
+            self.is_open = True
             return
         self.entries[key] = value
+
+
+def is_literal(value: Value) -> bool:
+    """Whether a value stands in the pickle as it is, so that it is no text if it does not look it.
+
+    What a call returned, or a name stands for, may be equal to any text.
+    """
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, Symbol | Made):
+            return False
+        if isinstance(each, tuple):
+            pending.extend(each)
+    return True
 
 
 DATA = Opaque()
