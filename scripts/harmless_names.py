@@ -3,10 +3,12 @@
     python scripts/harmless_names.py [--check]
 
 Run it in an environment that has the libraries (any of them: what is missing keeps its lines).
-Two sources: what a library lists as its own (every estimator of scikit-learn, every module and
-optimiser of torch, every ufunc), and what the pickles of fitted models were seen to hold. The names
+Three sources: what a library lists as its own (every estimator of scikit-learn, every module and
+optimiser of torch, every ufunc), families of classes whose methods were read
+(`harmless_families.py`), and what the pickles of fitted models were seen to hold. The names
 are merged into `src/modelkeep/scan/symbols_harmless.txt`, whose first lines say from which versions
-they came. A name that the scanner knows as dangerous is never written.
+they came. A name that the scanner knows as dangerous is never written, but for what stands below a
+package of danger and was vetted (`VETTED`).
 
 Read the difference before it is committed: each line is a promise that the name is harmless in the
 use that the line states.
@@ -33,6 +35,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "support")]
 
+from harmless_families import families  # noqa: E402
+
 from modelkeep.scan import symbols, symbols_dangerous  # noqa: E402
 from modelkeep.scan.allowance import allowance_of  # noqa: E402
 from modelkeep.scan.machine import Machine  # noqa: E402
@@ -43,14 +47,18 @@ from modelkeep.scan.symbols_values import Symbol  # noqa: E402
 TARGET = ROOT / "src" / "modelkeep" / "scan" / "symbols_harmless.txt"
 LIBRARIES = (
     "scikit-learn", "joblib", "numpy", "scipy", "pandas", "xgboost", "xgboost-cpu", "lightgbm",
-    "catboost", "torch", "torchvision", "transformers", "accelerate",
+    "catboost", "torch", "torchvision", "transformers", "accelerate", "tokenizers", "matplotlib",
+    "packaging",
 )  # fmt: skip
 # Names are only ever taken over from these.
 PACKAGES = (
     "sklearn", "joblib", "numpy", "scipy", "pandas", "xgboost", "lightgbm", "catboost", "_catboost",
     "torch", "torchvision", "transformers", "accelerate", "collections", "datetime", "decimal",
-    "uuid", "types", "argparse", "enum", "inspect", "random", "_loss",
+    "uuid", "types", "argparse", "enum", "inspect", "random", "_loss", "builtins", "re",
+    "tokenizers", "matplotlib", "packaging",
 )  # fmt: skip
+# Data classes below torch.distributed, every other name of which is dangerous.
+VETTED = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
 # A stronger use stands for a weaker one.
 USES = ("name", "object", "items", "call")
 Names = dict[Symbol, str]
@@ -77,6 +85,7 @@ def main() -> int:
         _of_torch,
         _of_torchvision,
         _of_boosters,
+        _of_families,
         _of_seen,
     ):
         for symbol, use in collect():
@@ -271,6 +280,11 @@ def _of_boosters() -> Iterator[tuple[Symbol, str]]:
                 yield Symbol(kind.__module__, kind.__name__), "object"
 
 
+def _of_families() -> Iterator[tuple[Symbol, str]]:
+    for use, module, name in families():
+        yield Symbol(module, name), use
+
+
 # ---- what pickles were seen to hold -----------------------------------------------------------
 
 
@@ -326,7 +340,7 @@ def _take(names: Names, symbol: Symbol, use: str) -> None:
     symbol = symbols.rewritten(symbol.module, symbol.name)
     if symbol.module.partition(".")[0] not in PACKAGES or symbol in CALLS:
         return
-    if symbols_dangerous.is_dangerous(symbol):
+    if symbols_dangerous.is_dangerous(symbol) and symbol.module not in VETTED:
         print(f"  dangerous, not taken: {symbol}", file=sys.stderr)
         return
     names[symbol] = max(names.get(symbol, "name"), use, key=USES.index)

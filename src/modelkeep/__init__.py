@@ -18,6 +18,7 @@ from modelkeep.core.errors import (
 if TYPE_CHECKING:
     from modelkeep.sdk.client import Client
     from modelkeep.sdk.keep import Keep
+    from modelkeep.sdk.requirement import RequirementError, require
 
 __version__ = "0.1.0"
 
@@ -30,9 +31,11 @@ __all__ = [
     "LimitError",
     "MissingError",
     "RefusedError",
+    "RequirementError",
     "UnavailableError",
     "UsageError",
     "__version__",
+    "require",
 ]
 
 if not __debug__:
@@ -45,4 +48,8 @@ def __getattr__(name: str) -> Any:
         from modelkeep import sdk  # noqa: PLC0415
 
         return getattr(sdk, name)
+    if name in ("RequirementError", "require"):
+        from modelkeep.sdk import requirement  # noqa: PLC0415
+
+        return getattr(requirement, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from modelkeep.adapters.attestation_settings import AttestationSettings, attestation_problems
 from modelkeep.adapters.store_settings import StoreSettings, problems_of, store_problems
+from modelkeep.assess.settings import PreflightSettings, preflight_problems
 from modelkeep.core.errors import ConfigError, IntegrityError
 from modelkeep.core.limits import CONFIG_BYTES_MAX
 from modelkeep.core.record import Record, as_plain, converted, field_facts, replaced
@@ -28,6 +29,13 @@ from modelkeep.flows.settings import (
 from modelkeep.gate.settings import GateSettings
 from modelkeep.ledger.cosignature import parsed_witness
 from modelkeep.ledger.settings import LedgerSettings
+from modelkeep.scan.admission_settings import (
+    AdmissionSettings,
+    AdvisorySettings,
+    admission_problems,
+    advisory_problems,
+)
+from modelkeep.scan.sanity_settings import sanity_problems
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.vault.settings import VaultSettings
 
@@ -70,9 +78,12 @@ class Config(Record, frozen=True):
         gate: bounds of one call and one connection.
         vault: sizes of what is written.
         scan: bounds of one scan.
+        admission: what must come with a model.
+        advisories: what is known of packages.
         ledger: pace and retention of the ledger.
         objectives: what every recovery is measured against.
         retention: which versions `retire` leaves in the keep.
+        preflight: what this machine must have before models are served.
     """
 
     keep_id: str
@@ -86,9 +97,12 @@ class Config(Record, frozen=True):
     gate: GateSettings = GateSettings()
     vault: VaultSettings = VaultSettings()
     scan: ScanSettings = ScanSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    advisories: AdvisorySettings = AdvisorySettings()
     ledger: LedgerSettings = LedgerSettings()
     objectives: ObjectiveSettings = ObjectiveSettings()
     retention: RetentionSettings = RetentionSettings()
+    preflight: PreflightSettings = PreflightSettings()
 
 
 def parsed_config(raw: bytes, *, what: str) -> Config:
@@ -259,6 +273,10 @@ def _demand_sound(config: Config, what: str) -> None:
         *_state_problems(config.state),
         *_approval_problems(config.approvals),
         *attestation_problems(config.attestation),
+        *preflight_problems(config.preflight),
+        *admission_problems(config.admission),
+        *advisory_problems(config.advisories),
+        *sanity_problems(config.scan.sanity),
         *(
             (not 0 <= value < math.inf, f"retention.{key} is no number from zero on")
             for key, value in as_plain(config.retention).items()

@@ -23,11 +23,13 @@ from modelkeep.flows.settings import StateSettings
 from modelkeep.ports.attestor import Attested
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
+from modelkeep.ports.host import HostFacts
 from modelkeep.ports.journal import Journal
 from modelkeep.ports.keyholder import PASSPHRASE, Keyholder, Means
 from modelkeep.ports.runtime import Runtime
 from modelkeep.ports.state import State
 from modelkeep.ports.store import Store
+from modelkeep.ports.trial import Trial
 from modelkeep.ports.workers import SERIAL, Workers
 
 if TYPE_CHECKING:
@@ -346,11 +348,21 @@ def open_journal(
     return JournalFile(disk or RealDisk(), folder, refused_by=refused_by, writable=writable)
 
 
-def open_runtime(model_fd: int, *, schema: Schema, threads: int) -> Runtime:
-    """A model from its sealed memory file; loads onnxruntime."""
+def open_runtime(
+    model_fd: int,
+    *,
+    schema: Schema,
+    threads: int,
+    lock_in: Callable[[int], object] = lambda _size: None,
+) -> Runtime:
+    """A model from its sealed memory file; loads onnxruntime.
+
+    Args:
+        lock_in: told the model's size when all is open, before the first byte is looked at.
+    """
     from modelkeep.adapters.runtime_onnx import runtime_of_fd  # noqa: PLC0415
 
-    return runtime_of_fd(model_fd, schema=schema, threads=threads)
+    return runtime_of_fd(model_fd, schema=schema, threads=threads, lock_in=lock_in)
 
 
 def host_prover(folder: KeepFolder, config: Config) -> Callable[[], Attested] | None:
@@ -437,3 +449,26 @@ def scanner() -> ProcessScanner:
     from modelkeep.adapters.scan_process import ProcessScanner  # noqa: PLC0415
 
     return ProcessScanner()
+
+
+@cache
+def canary_trial() -> Trial:
+    """The warm process that asks models, shared by all that this one opens; it ends with it."""
+    from modelkeep.adapters.trial_process import ProcessTrial  # noqa: PLC0415
+
+    return ProcessTrial()
+
+
+def host_facts() -> HostFacts:
+    """Looks at this machine; its isolation is tried with what a replica keeps."""
+    from modelkeep.adapters.host_facts import SystemFacts  # noqa: PLC0415
+    from modelkeep.adapters.replica_sandbox import replica_grants, replica_limits  # noqa: PLC0415
+
+    return SystemFacts(grants=replica_grants((), sockets=True), limits=replica_limits(0))
+
+
+def private_paths(folder: KeepFolder, config: Config) -> tuple[str, ...]:
+    """What of a keep should be its owner's only, and where its keys lie in files."""
+    from modelkeep.adapters.host_facts import kept_private  # noqa: PLC0415
+
+    return kept_private(folder.path, (config.keys.source, config.state.password))

@@ -227,6 +227,7 @@ READS_PLAINTEXT = {
     "flows/plain_export.py": "asks: restore",
     "flows/portable.py": "of a file that somebody sent; `sdk.portable` asks",
     "flows/rekey.py": "encrypts it again under another key",
+    "flows/provenance.py": "of what asks to be admitted, before it is a model",
     "flows/restore.py": "asks: restore; `tensor_into` is asked for in `sdk.contents`",
     "flows/tree.py": "asks what `sdk.mounting` hands it: restore",
     "sdk/contents.py": "asks: load",

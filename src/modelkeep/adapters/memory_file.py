@@ -15,15 +15,14 @@ import fcntl
 import mmap
 import os
 from contextlib import suppress
-from pathlib import Path
 from typing import Self
 
+from modelkeep.adapters.memory_room import memory_room
 from modelkeep.core.errors import UnavailableError
 
 _FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _F_SEAL_FUTURE_WRITE = 0x0010
 _MADV_POPULATE_WRITE = 23  # Linux 5.14: every page is there when the call returns
-_MEMINFO = Path("/proc/meminfo")
 _ZEROS_BYTES = 1024 * 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -201,9 +200,9 @@ def _demand_room(name: str, size_bytes: int) -> None:
     Raises:
         UnavailableError: `memory.full`.
     """
-    for line in _MEMINFO.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:") and size_bytes > int(line.split()[1]) * 1024:
-            raise no_memory(name, size_bytes, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    room = memory_room()
+    if 0 <= room.available_bytes < size_bytes:
+        raise no_memory(name, size_bytes, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
 
 def no_memory(name: str, size_bytes: int, error: OSError) -> UnavailableError:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -71,11 +71,20 @@ class OnnxRuntime:
         return dict(zip(self._outputs, answers, strict=True))
 
 
-def runtime_of_fd(fd: int, *, schema: Schema, threads: int) -> OnnxRuntime:
+def runtime_of_fd(
+    fd: int,
+    *,
+    schema: Schema,
+    threads: int,
+    lock_in: Callable[[int], object] = lambda _size: None,
+) -> OnnxRuntime:
     """Load a model from a memory file; no file on disk, and no path for external data.
 
     The descriptor may be closed afterwards. The file must be sealed: what changes under a runtime
     changes its answers.
+
+    Args:
+        lock_in: told the file's size when it is mapped, before its first byte is looked at.
 
     Raises:
         IntegrityError: `runtime.load`, `onnx.*` or `protobuf.*`.
@@ -84,6 +93,7 @@ def runtime_of_fd(fd: int, *, schema: Schema, threads: int) -> OnnxRuntime:
     if size_bytes == 0:
         raise IntegrityError("runtime.load", "the model's memory file is empty")
     view = memoryview(mmap.mmap(fd, size_bytes, prot=mmap.PROT_READ))
+    lock_in(size_bytes)
     return OnnxRuntime(split_onnx(view), view, schema=schema, threads=threads)
 
 

@@ -152,7 +152,6 @@ class ProcessScanner:
     def _judged(self, files: Iterable[Unjudged]) -> Iterator[Judged]:
         asked: dict[int, Unjudged] = {}  # in order; what was answered leaves in that order
         answered: dict[int, Judged] = {}
-        is_whole = False
         try:
             for number, file in enumerate(files):
                 asked[number] = file
@@ -163,9 +162,8 @@ class ProcessScanner:
             while len(asked) > len(answered):
                 self._take(asked, answered)
                 yield from _in_order(asked, answered)
-            is_whole = True
         finally:
-            if not is_whole:  # answers are under way that nobody waits for
+            if len(asked) > len(answered):  # answers are under way that nobody waits for
                 self._end()
 
     def _ask(self, number: int, file: Unjudged) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.manifests import policy_lines
@@ -16,11 +16,13 @@ from modelkeep.core.record import as_plain
 
 if TYPE_CHECKING:
     from modelkeep.core.artifact import Port
+    from modelkeep.core.entry import Fact
 
 
 def admit(options: argparse.Namespace) -> int:
     """Let a model in."""
     from modelkeep.sdk.contents import size_of  # noqa: PLC0415 - `--help` need not load it
+    from modelkeep.sdk.proofs import Papers  # noqa: PLC0415 - as above
 
     bar = progress(f"admit {options.name}", size_of(options.path))
     with opened(options) as keep, bar as advance:
@@ -34,6 +36,13 @@ def admit(options: argparse.Namespace) -> int:
             policy=ANYTHING if options.policy == NO_POLICY else options.policy,
             card=options.card,
             marks=options.watermark,
+            papers=Papers(
+                signature=options.signature,
+                signed_by=tuple(options.signed_by),
+                expect=tuple(options.expect),
+                boms=tuple(options.bom),
+                schema=options.schema,
+            ),
             progress=advance,
         )
     if options.json:
@@ -45,6 +54,8 @@ def admit(options: argparse.Namespace) -> int:
         print(f"{done.name}:{done.version} holds exactly this already  {done.digest}")
     if done.approval:
         print(f"  held by the scan, let in by the approval {done.approval}")
+    for line in _proven_lines(done.proven):
+        print(safe_text(line))
     if done.schema is not None:
         print(f"  takes   {_ports(done.schema.inputs)}")
         print(f"  gives   {_ports(done.schema.outputs)}")
@@ -62,7 +73,7 @@ def done_facts(done: object) -> dict[str, object]:
     """What an admission came to, as JSON-ready facts."""
     names = (
         *("name", "version", "digest", "is_new", "verdict", "schema"),
-        *("policy", "marks", "approval"),
+        *("policy", "marks", "approval", "proven"),
     )
     return {name: as_plain(getattr(done, name)) for name in names}
 
@@ -114,6 +125,23 @@ def restore(options: argparse.Namespace) -> int:
             )
         )
     return 0
+
+
+def _proven_lines(proven: Mapping[str, Fact]) -> list[str]:
+    """What was proven of where it is from."""
+    lines = []
+    if proven.get("signer"):
+        lines.append(f"  signed  by {proven['signer']}")
+    expected, boms = proven.get("expected"), proven.get("boms")
+    if isinstance(expected, tuple) and expected:
+        lines.append(f"  proven  {len(expected)} digest(s) as expected")
+    if isinstance(boms, tuple) and boms:
+        lines.append(f"  told    held against {len(boms)} bill(s) of materials")
+    if proven.get("packages"):
+        lines.append(
+            f"  wants   {proven['packages']} package(s), held against {proven['advisories']}"
+        )
+    return lines
 
 
 def _ports(ports: Sequence[Port]) -> str:

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from modelkeep.adapters.store_settings import StoreSettings, given_store
 from modelkeep.cli.keys import private_means
 from modelkeep.cli.opened import keep_path, opened
-from modelkeep.cli.output import print_json, size_text
+from modelkeep.cli.output import print_json, print_table, size_text
 from modelkeep.cli.secrets import means_of
 from modelkeep.core.errors import PATH_HINT, IntegrityError, KeepError, MissingError, UsageError
 from modelkeep.core.instant import NS_PER_S
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Become the supervisor: this process is replaced, so signals reach it directly."""
+    """Serve, or say what a replica is locked in with."""
+    if not options.explain_sandbox:
+        _become_supervisor(options)
+    return _explained(as_json=options.json)
+
+
+def _become_supervisor(options: argparse.Namespace) -> NoReturn:
+    """This process is replaced, so signals reach it directly."""
     from modelkeep.sdk.service import passed_passphrase  # noqa: PLC0415
     from modelkeep.wiring import KeepFolder, read_config  # noqa: PLC0415
 
@@ -44,6 +51,19 @@ def serve(options: argparse.Namespace) -> int:
         os.set_inheritable(reading, True)  # noqa: FBT003 - the signature is the system's
         command += ["--passphrase-fd", str(reading)]
     os.execv(sys.executable, command + (["--json"] if options.json else []))  # noqa: S606
+
+
+def _explained(*, as_json: bool) -> int:
+    """What a replica is locked in with, measure by measure."""
+    from modelkeep.sdk.preflight import explained_replica  # noqa: PLC0415
+
+    measures = explained_replica()
+    if as_json:
+        print_json(measures)
+        return 0
+    rows = [(each.name, "on" if each.is_on else "off", each.why) for each in measures]
+    print_table(("measure", "here", "what that means, or why not"), rows)
+    return 0
 
 
 def status(options: argparse.Namespace) -> int:

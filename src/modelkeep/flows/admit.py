@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from modelkeep.core.artifact import (
@@ -15,7 +15,7 @@ from modelkeep.core.artifact import (
 from modelkeep.core.card import BLANK, Card
 from modelkeep.core.digest import Digest
 from modelkeep.core.entry import Fact
-from modelkeep.core.errors import IntegrityError, MissingError, UsageError
+from modelkeep.core.errors import IntegrityError, MissingError, RefusedError, UsageError
 from modelkeep.core.policy import ANYTHING, Policy, demand_bounded
 from modelkeep.core.record import replaced
 from modelkeep.core.rows import HeldAdmission
@@ -36,12 +36,30 @@ from modelkeep.flows.deposit import (
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
 from modelkeep.flows.lineage import exact_base
 from modelkeep.flows.permission import demand_base
+from modelkeep.flows.provenance import (
+    NO_CLAIMS,
+    NO_PROOF,
+    Asking,
+    Assess,
+    Claims,
+    Proof,
+    card_with,
+    entries_of,
+    proof_of_origin,
+    record_all,
+    unsaid,
+)
 from modelkeep.flows.registry import proof_of
+from modelkeep.flows.sanity import Declared, closer_findings
 from modelkeep.flows.scanning import HERE
+from modelkeep.flows.succession import policy_after, says_the_same
 from modelkeep.kernels.digest import digest_of
 from modelkeep.kernels.formats import EMPTY, UNKNOWN
 from modelkeep.kernels.tensors import places_of
 from modelkeep.ports.scanner import Scanner, Unjudged
+from modelkeep.ports.trial import Trial
+from modelkeep.scan.admission_settings import AdmissionSettings
+from modelkeep.scan.sanity_settings import for_admission
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.seal.trust import VerifiedManifest
 from modelkeep.vault.commit import Stream, Writer
@@ -53,6 +71,7 @@ from modelkeep.vault.streams import Plain, streamed
 # What is saved without a scan has this kind, and names of its own.
 _UNSCANNED = "files"
 _NONE = Digest("")
+_NOTHING_DEMANDED = AdmissionSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +88,8 @@ class Candidate:
         policy: what may be done with it, signed with it; None for that of the version before.
         card: what its makers say of it, signed with it.
         marks: ids of the watermarks that it carries.
+        claims: what came with it to prove where it is from.
+        declared: the form that its owner says it has.
         modes: of a folder, permission bits by path; likewise `folders` and `links`, as in a recipe.
         demand_steady: checks, before anything is signed, that nobody changed a file meanwhile.
     """
@@ -82,6 +103,8 @@ class Candidate:
     policy: Policy | None = None
     card: Card = BLANK
     marks: tuple[str, ...] = ()
+    claims: Claims = NO_CLAIMS
+    declared: Declared | None = None
     modes: Mapping[str, int] | None = None
     folders: tuple[tuple[str, int], ...] = ()
     links: tuple[tuple[str, str], ...] = ()
@@ -94,6 +117,7 @@ class Admitted:
 
     Attributes:
         approval: id of the approval that let it in, though the verdict is hold; else empty.
+        proven: what was proven of where it is from, as the ledger says it; empty for nothing.
     """
 
     name: str
@@ -105,6 +129,7 @@ class Admitted:
     policy: Policy = ANYTHING
     marks: tuple[str, ...] = ()
     approval: str = ""
+    proven: Mapping[str, Fact] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +140,7 @@ class _Judged:
         digest: of the first file that is not to be let in; empty where all are.
         content: of all files; empty unless the verdict is hold.
         hold_id: under which it may be approved; empty unless the verdict is hold.
+        proof: what was proven of where it is from.
     """
 
     verdict: Verdict
@@ -124,6 +150,7 @@ class _Judged:
     schema: Schema | None
     content: Digest = _NONE
     hold_id: str = ""
+    proof: Proof = NO_PROOF
 
     def is_let_in(self, rows: Sequence[HeldAdmission], *, now_ns: int) -> bool:
         """Whether it may be let in: allowed, or held and approved. A deny is a deny."""
@@ -139,6 +166,9 @@ def admitted(
     vault: VaultSettings,
     scan: ScanSettings,
     scanner: Scanner = HERE,
+    admission: AdmissionSettings = _NOTHING_DEMANDED,
+    assess: Assess | None = None,
+    trial: Trial | None = None,
     also: Sequence[Also] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Admitted:
@@ -150,14 +180,17 @@ def admitted(
 
     Args:
         scanner: looks into the files; by default in this process.
+        admission: what must come with it.
+        assess: says what is known of the packages that it wants; None: they are not looked at.
+        trial: asks it its canary once it is let in so far; None: it is not asked.
         also: each gives one more entry, of a new version, for the same write to the ledger.
 
     Raises:
         RefusedError: `verdict.hold` or `verdict.deny`; `policy.*`, of the base.
-        UsageError: `model.name`, `admit.text`, `admit.empty`, `admit.kind`, `canary.*` or
-            `policy.bounds`.
+        UsageError: `model.name`, `admit.text`, `admit.empty`, `admit.kind`, `canary.*`,
+            `provenance.*` or `policy.bounds`.
         UnavailableError: from the store, or `vault.pruned`; nothing refers to what was written.
-            `scan.worker.start`, when there is nobody to judge.
+            `scan.worker.start` or `trial.start`, when there is nobody to judge or to ask.
     """
     checked_model_name(candidate.name)
     _demand_text(candidate)
@@ -176,6 +209,12 @@ def admitted(
             f"there is no file to admit as {candidate.name}",
             hint="links are not followed: copy what they lead to (`cp -rL`) and admit that",
         )
+    candidate = replace(candidate, card=card_with(candidate.card, candidate.claims.boms))
+
+    def proof() -> Proof:
+        return proof_of_origin(_asking(candidate), candidate.claims, admission, assess=assess)
+
+    looked = replaced(scan, sanity=for_admission(scan.sanity))
     seen: list[_Judged] = []  # what is written again is not scanned again
     return retried(
         lambda: _admitted(
@@ -183,7 +222,8 @@ def admitted(
             candidate,
             seen,
             vault=vault,
-            look=lambda keep_id: _scanned(candidate, scan, scanner, keep_id),
+            look=lambda keep_id: _scanned(candidate, looked, scanner, keep_id, proof),
+            trial=trial,
             also=also,
             progress=progress,
         )
@@ -197,6 +237,7 @@ def _admitted(
     *,
     vault: VaultSettings,
     look: Callable[[str], _Judged],
+    trial: Trial | None,
     also: Sequence[Also],
     progress: Callable[[int], None],
 ) -> Admitted:
@@ -210,8 +251,8 @@ def _admitted(
         found = seen[0] if seen else look(keep.keep_id)
         seen[:] = [found]
         if found.is_let_in(approvals, now_ns=keep.clock.now_ns()):
-            if candidate.canary is not None:
-                demand_canary(candidate.canary, found.schema)
+            found = _closer(candidate, found, trial)
+        if found.is_let_in(approvals, now_ns=keep.clock.now_ns()):
             done = written(
                 keep,
                 _streams(candidate, found, keep.writer_to(keep.store, domain, vault)),
@@ -227,28 +268,29 @@ def _admitted(
     is_let_in = found.is_let_in(keep.state.rows(HeldAdmission), now_ns=keep.clock.now_ns())
     if done is None or not is_let_in:
         _refuse(keep, candidate, found)
-    assert done is not None
     reader = keep.reader()
     now = current_snapshot(keep, reader)
     latest = _latest(keep, reader, now, candidate.name)
+    has_before = bool(latest_version(now, candidate.name))
     record_damages(keep, [*done.damages, *reader.damages])
-    files = tuple(each.entry for each in done.wrote.files)
     wanted = Manifest(
         name=candidate.name,
         version=0,
         kind=_kind(found.kinds),
         domain=domain.name,
         admitted_ns=keep.clock.now_ns(),
-        files=files,
+        files=tuple(each.entry for each in done.wrote.files),
         schema=found.schema,
         canary=candidate.canary,
         base=candidate.base,
         note=candidate.note,
-        policy=_policy(candidate, latest, has_before=bool(latest_version(now, candidate.name))),
+        policy=policy_after(latest, candidate.name, candidate.policy, has_before=has_before),
         card=candidate.card,
         marks=candidate.marks,
     )
-    if latest is not None and _says_the_same(latest.manifest, wanted):
+    proven = entries_of(found.proof, candidate.name)
+    if latest is not None and says_the_same(latest.manifest, wanted):
+        record_all(keep, proven, version=latest.manifest.version)
         return _outcome(latest.manifest, latest.digest, found, is_new=False)
     manifest, digest = entered(
         keep,
@@ -257,15 +299,22 @@ def _admitted(
         domain=domain,
         kind="model.admitted",
         vault=vault,
-        also=(*also, *_use_of(found.hold_id, candidate.name)),
+        also=(*also, *proven, *_use_of(found.hold_id, candidate.name)),
     )
     return _outcome(manifest, digest, found, is_new=True)
 
 
 def _scanned(
-    candidate: Candidate, settings: ScanSettings, scanner: Scanner, keep_id: str
+    candidate: Candidate,
+    settings: ScanSettings,
+    scanner: Scanner,
+    keep_id: str,
+    proof_of: Callable[[], Proof],
 ) -> _Judged:
-    """Have every file looked into: all findings, and the first file that is not to be let in."""
+    """Have every file looked into: all findings, and the first file that is not to be let in.
+
+    Where it is from is asked only of what a scan does not deny.
+    """
     findings: list[Finding] = []
     kinds: dict[str, str] = {}
     schema: Schema | None = None
@@ -280,13 +329,51 @@ def _scanned(
         kinds[each.path] = own.kind
         schema = schema or own.schema
     subject = bad or candidate.files[0]
-    verdict = judged(findings)
+    is_denied = judged(findings).decision is Decision.DENY
+    proof = NO_PROOF if is_denied else proof_of()
+    verdict = judged([*findings, *proof.findings])
     content, hold_id = Digest(""), ""
     if verdict.decision is Decision.HOLD:
         content = content_digest(candidate.files)
         hold_id = hold_of(keep_id, candidate.name, content, verdict)
-    digest = digest_of(subject.raw) if bad is not None else Digest("")
-    return _Judged(verdict, subject.path, digest, kinds, schema, content, hold_id)
+    is_bad = verdict.decision is not Decision.ALLOW
+    digest = digest_of(subject.raw) if is_bad else Digest("")
+    return _Judged(verdict, subject.path, digest, kinds, schema, content, hold_id, proof)
+
+
+def _closer(candidate: Candidate, found: _Judged, trial: Trial | None) -> _Judged:
+    """What only a model that is let in so far can show; what it shows wrongly denies it.
+
+    Raises:
+        UsageError: `canary.*`.
+    """
+    if candidate.canary is not None:
+        demand_canary(candidate.canary, found.schema)
+    more = closer_findings(
+        candidate.files,
+        found.kinds,
+        found.schema,
+        declared=candidate.declared,
+        canary=candidate.canary,
+        trial=trial,
+    )
+    verdict = judged([*found.verdict.findings, *more])
+    if verdict.decision is not Decision.DENY:
+        return replace(found, verdict=verdict)
+    first = candidate.files[0]
+    digest = digest_of(first.raw)
+    return replace(found, verdict=verdict, subject=first.path, digest=digest, hold_id="")
+
+
+def _asking(candidate: Candidate) -> Asking:
+    return Asking(
+        name=candidate.name,
+        files=candidate.files,
+        is_folder=bool(candidate.folders),
+        links=tuple(path for path, _ in candidate.links),
+        card=candidate.card,
+        base=candidate.base,
+    )
 
 
 def _streams(candidate: Candidate, found: _Judged, writer: Writer) -> Iterator[Stream]:
@@ -353,7 +440,11 @@ def _refuse(keep: OpenKeep, candidate: Candidate, found: _Judged) -> NoReturn:
             subject=found.subject,
             size=sum(each.size_bytes for each in candidate.files),
         )
-    demand_allowed(found.verdict, subject=found.subject, hold_id=found.hold_id)
+    try:
+        demand_allowed(found.verdict, subject=found.subject, hold_id=found.hold_id)
+    except RefusedError as error:
+        error.hint = "; ".join([*unsaid(found.proof, found.verdict), error.hint])
+        raise
     raise AssertionError("what is refused is not allowed")
 
 
@@ -393,37 +484,6 @@ def _latest(
     return proof
 
 
-def _policy(candidate: Candidate, latest: VerifiedManifest | None, *, has_before: bool) -> Policy:
-    """What was said, or what the version before was under: nobody lifts a rule by not naming it.
-
-    Raises:
-        IntegrityError: `policy.before`.
-    """
-    if candidate.policy is not None:
-        return candidate.policy
-    if latest is None and has_before:
-        raise IntegrityError(
-            "policy.before",
-            f"the latest version of {candidate.name} cannot be read, so its policy is not known",
-            hint="`modelkeep check --repair`; or say which policy: --policy FILE, or none",
-        )
-    return ANYTHING if latest is None else latest.manifest.policy
-
-
-def _says_the_same(held: Manifest, wanted: Manifest) -> bool:
-    """Whether a version would be the one that is there: its bytes, and what is signed with them.
-
-    Canary, base and note count where they are given: nothing of that is dropped without a word.
-    """
-    return (
-        (held.files, held.policy, held.card, held.marks)
-        == (wanted.files, wanted.policy, wanted.card, wanted.marks)
-        and wanted.canary in (None, held.canary)
-        and wanted.base in ("", held.base)
-        and wanted.note in ("", held.note)
-    )
-
-
 def _outcome(manifest: Manifest, digest: str, found: _Judged, *, is_new: bool) -> Admitted:
     return Admitted(
         name=manifest.name,
@@ -435,4 +495,5 @@ def _outcome(manifest: Manifest, digest: str, found: _Judged, *, is_new: bool) -
         policy=manifest.policy,
         marks=manifest.marks,
         approval=found.hold_id,
+        proven=found.proof.facts,
     )

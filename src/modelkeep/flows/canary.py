@@ -1,4 +1,8 @@
-"""A canary at the door: a call that could never be asked is refused, not found in a recovery."""
+"""A canary at the door: what could never be asked is refused, what answers wrongly is denied.
+
+The form is looked at before anything is let in; the model itself is asked only once its files were
+allowed, by a process that is locked in as a replica is (`ports.trial`).
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,12 @@ from collections.abc import Sequence
 from modelkeep.core.artifact import Canary, CanaryTensor, Port, Schema
 from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.record import from_json
+from modelkeep.core.verdict import Finding, Severity
 from modelkeep.gate.schema import fits
-from modelkeep.kernels.wire import ELEMENT_BYTES, FLOAT_DTYPES, element_count, packed
+from modelkeep.kernels.closeness import farthest
+from modelkeep.kernels.wire import ELEMENT_BYTES, FLOAT_DTYPES, Tensor, element_count, packed
+from modelkeep.ports.scanner import Unjudged
+from modelkeep.ports.trial import Trial
 
 
 def parsed_canary(raw: bytes, *, what: str) -> Canary:
@@ -48,6 +56,42 @@ def demand_canary(canary: Canary, schema: Schema | None) -> None:
     missing = {port.name for port in schema.inputs} - {each.name for each in canary.inputs}
     if missing:
         raise UsageError("canary.missing", f"the canary lacks the input {min(missing)[:80]!r}")
+
+
+def canary_findings(
+    canary: Canary, schema: Schema, file: Unjudged, trial: Trial
+) -> tuple[Finding, ...]:
+    """Ask a model that was allowed for the answer that its owner expects of it.
+
+    Raises:
+        UnavailableError: `trial.start`.
+    """
+    try:
+        answers = {each.name: each for each in trial.answered(file, schema, canary.inputs)}
+    except IntegrityError as error:
+        return (_of_canary("failed", file.name, f"its canary could not be asked: {error.message}"),)
+    findings = []
+    for each in canary.outputs:
+        # As a number of its type is what it is in a record: 0.1 is none in 32 bits.
+        wanted = Tensor(each.name, each.dtype, each.shape, _packed(each))
+        got = answers.get(each.name)
+        apart = math.inf if got is None else farthest(got, wanted)
+        if apart > canary.tolerance:
+            how = "has another form" if math.isinf(apart) else f"is {apart:.3g} away"
+            text = f"output {each.name[:80]!r} of its canary {how}; {canary.tolerance:g} is allowed"
+            findings.append(_of_canary("answer", file.name, text))
+    return tuple(findings)
+
+
+def _of_canary(rule: str, subject: str, text: str) -> Finding:
+    return Finding(
+        rule=f"sanity.canary.{rule}", severity=Severity.HIGH, subject=subject, evidence=text
+    )
+
+
+def _packed(each: CanaryTensor) -> bytes:
+    is_float = each.dtype in FLOAT_DTYPES
+    return packed(each.dtype, each.values if is_float else [int(value) for value in each.values])
 
 
 def _demand_side(side: str, given: Sequence[CanaryTensor], ports: Sequence[Port]) -> None:

@@ -18,6 +18,7 @@ from modelkeep.kernels.tensors import identify, onnx_layout
 from modelkeep.ports.sandbox import MEASURES, Measure
 from modelkeep.ports.scanner import Judged, Scanner, Unjudged
 from modelkeep.scan.rules import findings_of
+from modelkeep.scan.sanity import sanity_findings
 from modelkeep.scan.settings import ScanSettings
 
 # What the scanner says of a graph that is not whole by itself.
@@ -61,6 +62,7 @@ def judged_file(
     kind = identify(raw)
     schema = None
     if judged(findings).decision is not Decision.DENY:  # what is held may be let in yet
+        findings += sanity_findings(name, raw, kind, settings.sanity)
         with suppress(IntegrityError):
             schema = schema_of(raw, kind)
     return Judged(findings=findings, kind=kind, schema=schema)

@@ -85,6 +85,11 @@ _PICKLE = re.compile(
 )
 # After the header's length, which no writer lets grow past 2**40: text has letters there.
 _SAFETENSORS_BEGINNINGS = (b'{"', b"{}", b"{ ", b"{\n", b"{\t", b"{\r")
+# UBJSON: a map whose first key has a length of few bytes and begins with a letter.
+_UBJSON = re.compile(
+    rb"\{(?:L\x00{7}[\x01-\xff]|l\x00{3}[\x01-\xff]|I\x00[\x01-\xff]|[iU][\x01-\x08\x0e-\x1f])"
+    rb"[A-Za-z_]"
+)
 # RFC 1950: deflate with a 32 kB window; the two bytes are divisible by 31.
 _ZLIB = re.compile(rb"\x78[\x01\x5e\x9c\xda]")
 # Of ModelProto and GraphProto (`onnx.proto`).
@@ -162,6 +167,10 @@ def _is_bzip2(head: bytes) -> bool:
     return _BZIP2.match(head) is not None
 
 
+def _is_ubjson(head: bytes) -> bool:
+    return _UBJSON.match(head) is not None
+
+
 def _is_compiled(head: bytes) -> bool:
     return _COMPILED.match(head) is not None
 
@@ -218,6 +227,7 @@ _SIGNS: tuple[tuple[Callable[[bytes], bool], str], ...] = (
     (_is_zlib, "zlib"),
     (_is_bzip2, "bzip2"),
     (_is_compiled, "compiled"),
+    (_is_ubjson, "ubjson"),
     (_is_lzma, "lzma"),
 )
 

@@ -1,11 +1,12 @@
 """Where the tensors of a GGUF file lie.
 
 The file is `GGUF || version u32 || tensors u64 || pairs u64 || pairs || tensor infos || padding
-|| data`, all little-endian (ggml, docs/gguf.md, versions 2 and 3; of a big-endian file the version
-is unknown). Pairs are walked for one thing, `general.alignment`; their values, vocabularies of many
-thousand texts among them, are stepped over. What is refused: what ggml's own reader refuses
-(gguf.cpp: a name or a key that stands twice, an alignment that is no power of two, rows that are no
-whole number of blocks, an offset out of line) and tensors that overlap or leave the file.
+|| data`, little-endian unless the caller says otherwise (ggml, docs/gguf.md, versions 2 and 3; the
+version shows the order). Pairs are walked for one thing, `general.alignment`; their values,
+vocabularies of many thousand texts among them, are stepped over. What is refused: what ggml's own
+reader refuses (gguf.cpp: a name or a key that stands twice, an alignment that is no power of two,
+rows that are no whole number of blocks, an offset out of line) and tensors that overlap or leave
+the file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from modelkeep.core.errors import IntegrityError
 
@@ -32,7 +34,9 @@ ALIGNMENT_USUAL = 32
 # ggml takes any power of two; pages are what anybody aligns to.
 ALIGNMENT_MAX = 1 << 20
 
-_HEADER = struct.Struct("<4sL2Q")
+ByteOrder = Literal["little", "big"]
+
+_HEADERS = {"little": struct.Struct("<4sL2Q"), "big": struct.Struct(">4sL2Q")}
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _ALIGNMENT_KEY = b"general.alignment"
@@ -101,14 +105,24 @@ class GgufTensor:
     length: int
 
 
-def gguf_tensors(view: memoryview) -> tuple[GgufTensor, ...]:
+def byte_order(view: memoryview) -> ByteOrder:
+    """In which order a file's numbers stand, by its version."""
+    is_big = int.from_bytes(view[4:8], "big") in _VERSIONS
+    return "big" if is_big else "little"
+
+
+def gguf_tensors(view: memoryview, order: ByteOrder = "little") -> tuple[GgufTensor, ...]:
     """Read the header and hold every tensor against the file; in the order of their bytes.
+
+    Args:
+        view: the whole file.
+        order: of the file's numbers.
 
     Raises:
         IntegrityError: `gguf.header`, `.version`, `.truncated`, `.text`, `.type`, `.alignment`,
             `.duplicate`, `.shape`, `.offset`, `.bounds` or `.overlap`.
     """
-    tensors = sorted(_Reader(view).tensors(), key=lambda each: (each.offset, each.length))
+    tensors = sorted(_Reader(view, order).tensors(), key=lambda each: (each.offset, each.length))
     free = 0
     for tensor in tensors:
         if tensor.offset < free:
@@ -124,17 +138,19 @@ def gguf_tensors(view: memoryview) -> tuple[GgufTensor, ...]:
 class _Reader:
     """One pass over the header; counts what it has met so that a hostile file stays bounded."""
 
-    __slots__ = ("_at", "_steps", "_view")
+    __slots__ = ("_at", "_order", "_steps", "_view")
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: memoryview, order: ByteOrder) -> None:
         self._view = view
+        self._order: ByteOrder = order
         self._at = 0
         self._steps = 0
 
     def tensors(self) -> list[GgufTensor]:
-        if len(self._view) < _HEADER.size:
+        header = _HEADERS[self._order]
+        if len(self._view) < header.size:
             raise IntegrityError("gguf.header", "the file ends inside its header")
-        magic, version, count, pairs = _HEADER.unpack_from(self._view)
+        magic, version, count, pairs = header.unpack_from(self._view)
         if magic != _MAGIC:
             raise IntegrityError("gguf.header", "the file does not begin with GGUF")
         if version not in _VERSIONS:
@@ -142,7 +158,7 @@ class _Reader:
         if count > TENSORS_MAX or pairs > PAIRS_MAX:
             message = f"the header claims {count} tensors and {pairs} pairs"
             raise IntegrityError("gguf.header", message, limit=TENSORS_MAX)
-        self._at = _HEADER.size
+        self._at = header.size
         alignment = self._pairs(pairs)
         infos = [self._info() for _ in range(count)]
         if len({name for name, *_ in infos}) != count:
@@ -217,7 +233,7 @@ class _Reader:
     def _number(self, size: int) -> int:
         at = self._at
         self._skip(size)
-        return int.from_bytes(self._view[at : self._at], "little")
+        return int.from_bytes(self._view[at : self._at], self._order)
 
     def _name(self) -> bytes:
         length = self._number(8)

@@ -15,20 +15,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from modelkeep.core.errors import IntegrityError
+from modelkeep.kernels import hdf5_bytes
+from modelkeep.kernels.hdf5_bytes import UNDEFINED, Array, broken, elements
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _PLACES = (0, *(512 << power for power in range(12)))
-_UNDEFINED = (1 << 64) - 1
 OBJECTS_MAX = 200_000
 MESSAGES_MAX = 2_000_000
 TEXT_BYTES_MAX = 64 << 20
 _CONTINUATIONS_MAX = 10_000
 _HEAP_BLOCK_BYTES_MAX = 16 << 20
-_LINK_INFO, _DATATYPE, _LINK, _EXTERNAL_FILES, _LAYOUT = 0x02, 0x03, 0x06, 0x07, 0x08
+_SPACE, _LINK_INFO, _DATATYPE, _LINK, _EXTERNAL_FILES, _LAYOUT = 1, 2, 3, 6, 7, 8
 _FILTERS, _ATTRIBUTE, _CONTINUATION, _SYMBOLS, _ATTRIBUTE_INFO = 0x0B, 0x0C, 0x10, 0x11, 0x15
+_NEVER_SHARED = (_SPACE, _ATTRIBUTE, _LAYOUT, _FILTERS, _EXTERNAL_FILES)
+_SHARED_OBJECT = 2
 _SOFT, _EXTERNAL = 1, 64
 _STRING, _VARIABLE = 3, 9
-_BLOCKS = re.compile(rb"FHDB\x00")
+# Of version 2: that list large objects as they are, by a number and directly.
+_PLAIN_TREES = (1, 3)
+_HEAPS = re.compile(rb"F(?:HDB|RHP)\x00")
+_HEAP_MAGIC = b"FRHP\x00"
+_HEAP_BYTES = 142
 
 
 @dataclass(slots=True)
@@ -40,6 +47,8 @@ class Hdf5:
         externals: (object, how, file) of what opens another file.
         filters: numbers of the filters that reading the data needs.
         unwalked: what the format has and this reader does not follow.
+        array_bytes: that all data sets take once they are read.
+        whole_bytes: of those, what the file keeps in one piece each.
         stop: where the file ends by its own account.
     """
 
@@ -47,6 +56,8 @@ class Hdf5:
     externals: list[tuple[str, str, str]] = field(default_factory=list)
     filters: set[int] = field(default_factory=set)
     unwalked: list[str] = field(default_factory=list)
+    array_bytes: int = 0
+    whole_bytes: int = 0
     stop: int = 0
 
 
@@ -60,7 +71,16 @@ def hdf5_layout(view: memoryview) -> Hdf5:
 
 
 class _Reader:
-    __slots__ = ("_base", "_found", "_messages", "_pending", "_seen", "_text_bytes", "_view")
+    __slots__ = (
+        "_base",
+        "_found",
+        "_heads",
+        "_messages",
+        "_pending",
+        "_seen",
+        "_text_bytes",
+        "_view",
+    )
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
@@ -69,6 +89,7 @@ class _Reader:
         self._messages = 0
         self._text_bytes = 0
         self._seen: set[int] = set()
+        self._heads: set[int] = set()
         self._pending: list[tuple[str, int]] = []
 
     def walked(self) -> Hdf5:
@@ -82,42 +103,75 @@ class _Reader:
             if len(self._seen) > OBJECTS_MAX:
                 self._found.unwalked.append("more objects than are looked at")
                 break
+            array = Array()
             for kind, flags, start, length in self._header(at):
-                if flags & 2 and kind in (_ATTRIBUTE, _LAYOUT, _FILTERS, _EXTERNAL_FILES):
+                self._sized(array, kind, start, is_shared=bool(flags & 2))
+                if flags & 2 and kind in _NEVER_SHARED:
                     if kind != _FILTERS:
                         self._found.unwalked.append("a message that several objects share")
                     continue
                 heaps = heaps or self._message(path, kind, start, length)
+            self._sum(array)
             if heaps and not self._pending:
                 heaps = False
                 self._heaps()
         return self._found
 
+    def _sized(self, array: Array, kind: int, at: int, *, is_shared: bool) -> None:
+        """Note what a message says of its object's size."""
+        if kind == _DATATYPE:
+            array.item_bytes = self._item_bytes(at, is_shared=is_shared)
+        elif kind == _SPACE and not is_shared:
+            array.elements = elements(self._view, at)
+        elif kind == _LAYOUT and not is_shared:
+            array.is_array = True
+            array.is_whole = hdf5_bytes.is_stored_whole(self._view, at)
+
+    def _sum(self, array: Array) -> None:
+        length = array.elements * array.item_bytes
+        if array.is_array:
+            self._found.array_bytes += length
+            self._found.whole_bytes += length if array.is_whole else 0
+
+    def _item_bytes(self, at: int, *, is_shared: bool) -> int:
+        """Bytes of one element, by its type or by the named type that it points at."""
+        if not is_shared:
+            return self._number(at + 4, 4)
+        version, where = self._number(at, 1), self._number(at + 1, 1)
+        if version == 3 and where != _SHARED_OBJECT:
+            self._found.unwalked.append("a type that several objects share")
+            return 0
+        named = self._number(at + (8 if version == 1 else 2), 8)
+        for kind, flags, start, _ in self._header(named):
+            if kind == _DATATYPE and not flags & 2:
+                return self._number(start + 4, 4)
+        raise broken("has a type that is not where it points", at)
+
     def _superblock(self) -> int:
         """Where the root's object header lies."""
         place = next((at for at in _PLACES if bytes(self._view[at : at + 8]) == _MAGIC), -1)
         if place < 0:
-            raise _broken("has no superblock", 0)
+            raise broken("has no superblock", 0)
         version = self._number(place + 8, 1)
         if version not in (0, 1, 2, 3):
-            raise _broken(f"has a superblock of version {version}", place)
+            raise broken(f"has a superblock of version {version}", place)
         is_old = version < 2
         sizes = place + (13 if is_old else 9)
         at = place + (24 + 4 * version if is_old else 12)
         if bytes(self._view[sizes : sizes + 2]) != b"\x08\x08":
-            raise _broken("has addresses of other than 8 bytes", sizes)
+            raise broken("has addresses of other than 8 bytes", sizes)
         base, second, stop, last = (self._number(at + 8 * n, 8) for n in range(4))
         if base not in (0, place):
-            raise _broken(f"has the base address {base}", at)
+            raise broken(f"has the base address {base}", at)
         self._base = place
         self._found.stop = stop + (place if stop + place <= len(self._view) else 0)
         if stop > len(self._view):
-            raise _broken(f"ends at {len(self._view)}, its superblock says {stop}", at)
+            raise broken(f"ends at {len(self._view)}, its superblock says {stop}", at)
         if is_old:
-            if last != _UNDEFINED:
+            if last != UNDEFINED:
                 self._found.unwalked.append("a driver that spreads the file over others")
             return self._number(at + 40, 8)
-        if second != _UNDEFINED:  # the superblock's extension names drivers too
+        if second != UNDEFINED:  # the superblock's extension names drivers too
             self._pending.append(("(extension)", second))
         return last
 
@@ -138,14 +192,14 @@ class _Reader:
         elif self._number(at, 1) == 1:
             blocks.append((at + 16, self._number(at + 8, 4)))
         else:
-            raise _broken("has an object header of an unknown version", at)
+            raise broken("has an object header of an unknown version", at)
         count = 0
         while blocks:
             start, length = blocks.pop()
             self._hold(start, length)
             count += 1
             if count > _CONTINUATIONS_MAX:
-                raise _broken("has an object header without an end", at)
+                raise broken("has an object header without an end", at)
             for message in self._block(start, start + length, is_new=is_new, order=order):
                 if message[0] == _CONTINUATION:
                     place, size = self._number(message[2], 8), self._number(message[2] + 8, 8)
@@ -162,7 +216,7 @@ class _Reader:
         while at + head <= stop:
             self._messages += 1
             if self._messages > MESSAGES_MAX:
-                raise _broken("has more messages than are looked at", at)
+                raise broken("has more messages than are looked at", at)
             if is_new:
                 kind, length, flags = (
                     self._number(at, 1), self._number(at + 1, 2), self._number(at + 3, 1)
@@ -172,7 +226,7 @@ class _Reader:
                     self._number(at, 2), self._number(at + 2, 2), self._number(at + 4, 1)
                 )  # fmt: skip
             if at + head + length > stop:
-                raise _broken("has a message that leaves its header", at)
+                raise broken("has a message that leaves its header", at)
             yield kind, flags, at + head, length
             at += head + length
 
@@ -189,11 +243,11 @@ class _Reader:
         elif kind == _LAYOUT:
             self._layout(path, at)
         elif kind == _FILTERS:
-            self._filters(at, at + length)
+            self._found.filters |= hdf5_bytes.filters(self._view, at, at + length)
         elif kind in (_LINK_INFO, _ATTRIBUTE_INFO):
             flags = self._number(at + 1, 1)
             skip = (8 if kind == _LINK_INFO else 2) if flags & 1 else 0
-            return self._number(at + 2 + skip, 8) != _UNDEFINED
+            return self._number(at + 2 + skip, 8) != UNDEFINED
         return False
 
     # ---- links ----
@@ -202,7 +256,7 @@ class _Reader:
         """Follow one link message; return where it ends."""
         flags = self._number(at + 1, 1)
         if self._number(at, 1) != 1 or flags & 0xE0:
-            raise _broken("has a link of an unknown version", at)
+            raise broken("has a link of an unknown version", at)
         at += 2
         kind = 0
         if flags & 8:
@@ -213,7 +267,7 @@ class _Reader:
         length = self._number(at, size_bytes)
         at += size_bytes
         if at + length + 2 > stop:
-            raise _broken("has a link that leaves its message", at)
+            raise broken("has a link that leaves its message", at)
         name = str(self._view[at : at + length], "utf-8", "replace")
         at += length
         where = f"{path.rstrip('/')}/{name}"[:500]
@@ -222,7 +276,7 @@ class _Reader:
             return at + 8
         size = self._number(at, 2)
         if at + 2 + size > stop:
-            raise _broken("has a link that leaves its message", at)
+            raise broken("has a link that leaves its message", at)
         value = bytes(self._view[at + 2 : at + 2 + size])
         if kind == _EXTERNAL:
             file = value[1:].partition(b"\0")[0].decode("utf-8", "replace")
@@ -234,14 +288,14 @@ class _Reader:
     def _symbols(self, path: str, tree: int, heap: int) -> None:
         heap += self._base
         if bytes(self._view[heap : heap + 4]) != b"HEAP":
-            raise _broken("has a group without names", heap)
+            raise broken("has a group without names", heap)
         names = self._number(heap + 24, 8) + self._base
         names_stop = names + self._number(heap + 8, 8)
         pending, seen = [tree], set[int]()
         while pending:
             at = pending.pop() + self._base
             if at in seen or len(seen) > OBJECTS_MAX:
-                raise _broken("has a group whose tree leads in a circle", at)
+                raise broken("has a group whose tree leads in a circle", at)
             seen.add(at)
             signature = bytes(self._view[at : at + 4])
             if signature == b"TREE":
@@ -249,12 +303,12 @@ class _Reader:
                 pending.extend(self._number(at + 32 + 16 * n, 8) for n in range(count))
                 continue
             if signature != b"SNOD":
-                raise _broken("has a group whose tree is damaged", at)
+                raise broken("has a group whose tree is damaged", at)
             for n in range(self._number(at + 6, 2)):
                 entry = at + 8 + 40 * n
                 start = names + self._number(entry, 8)
                 if start >= names_stop:
-                    raise _broken("has a link whose name is elsewhere", entry)
+                    raise broken("has a link whose name is elsewhere", entry)
                 name = self._text(start, names_stop)
                 if self._number(entry + 16, 4) != 2:  # a soft link stays in the file
                     where = f"{path.rstrip('/')}/{name}"[:500]
@@ -262,20 +316,47 @@ class _Reader:
 
     def _heaps(self) -> None:
         """Links and attributes in the blocks of fractal heaps, whatever object they belong to."""
-        for match in _BLOCKS.finditer(self._view):
+        for match in _HEAPS.finditer(self._view):
             at = match.start()
+            if match[0] == _HEAP_MAGIC:
+                self._heap(at)
+                continue
             heap = self._number(at + 5, 8) + self._base if at + 13 <= len(self._view) else 0
-            if heap in self._seen_heaps(at) or bytes(self._view[heap : heap + 4]) != b"FRHP":
+            if heap in self._seen_heaps(at) or bytes(self._view[heap : heap + 5]) != _HEAP_MAGIC:
                 continue
-            if self._number(heap + 7, 2):
-                self._found.unwalked.append("a heap whose blocks are filtered")
+            if self._number(heap + 7, 2):  # its header was met
                 continue
-            if self._number(heap + 86, 8) or self._number(heap + 102, 8):
-                self._found.unwalked.append("a heap with objects beside it")
             offset_bytes = (self._number(heap + 128, 2) + 7) // 8
             start = at + 13 + offset_bytes + (4 if self._number(heap + 9, 1) & 2 else 0)
             largest = min(self._number(heap + 120, 8), _HEAP_BLOCK_BYTES_MAX)
             self._heap_block(start, min(at + largest, len(self._view)))
+
+    def _heap(self, heap: int) -> None:
+        """The header of a heap: what lies beside its blocks."""
+        if heap in self._heads or heap + _HEAP_BYTES > len(self._view):
+            return
+        self._heads.add(heap)
+        if self._number(heap + 7, 2):
+            self._found.unwalked.append("a heap whose blocks are filtered")
+        elif self._number(heap + 102, 8):
+            self._found.unwalked.append("a heap with objects in their own names")
+        elif self._number(heap + 86, 8):
+            self._beside(heap)
+
+    def _beside(self, heap: int) -> None:
+        """Attributes too large for a heap's blocks, which a tree of its own lists."""
+        tree = self._number(heap + 22, 8) + self._base
+        size, depth = self._number(tree + 10, 2), self._number(tree + 12, 2)
+        kind, leaf = self._number(tree + 5, 1), self._number(tree + 16, 8) + self._base
+        if depth or kind not in _PLAIN_TREES or size < 16:
+            self._found.unwalked.append("a heap with many large objects beside it")
+            return
+        if bytes(self._view[leaf : leaf + 4]) != b"BTLF":
+            raise broken("has a tree of large objects that is damaged", leaf)
+        for n in range(self._number(tree + 24, 2)):
+            at, length = (self._number(leaf + 6 + size * n + 8 * m, 8) for m in range(2))
+            self._hold(at + self._base, length)
+            self._attribute("(heap)", at + self._base, at + self._base + length)
 
     def _seen_heaps(self, at: int) -> tuple[int, ...]:
         """Marks a block as read; a block that was read already counts as of no heap."""
@@ -290,7 +371,7 @@ class _Reader:
         while at + 4 <= stop and misses < 4096:
             self._messages += 1
             if self._messages > MESSAGES_MAX:
-                raise _broken("has more messages than are looked at", at)
+                raise broken("has more messages than are looked at", at)
             if bytes(self._view[at : at + 4]) in (b"FHDB", b"FHIB", b"FRHP", b"BTHD", b"BTLF"):
                 return
             try:
@@ -306,7 +387,7 @@ class _Reader:
             return self._link("(heap)", at, stop)
         if version == 3:
             return self._attribute("(heap)", at, stop)
-        raise _broken("has no message here", at)
+        raise broken("has no message here", at)
 
     # ---- attributes ----
 
@@ -314,7 +395,7 @@ class _Reader:
         """Keep an attribute's text; return where the message ends."""
         version = self._number(at, 1)
         if version not in (1, 2, 3):
-            raise _broken("has an attribute of an unknown version", at)
+            raise broken("has an attribute of an unknown version", at)
         name_bytes, type_bytes, space_bytes = (self._number(at + 2 + 2 * n, 2) for n in range(3))
         flags = self._number(at + 1, 1) if version > 1 else 0
         name_at = at + 8 + (1 if version == 3 else 0)
@@ -323,14 +404,14 @@ class _Reader:
         space_at = type_at + -(-type_bytes // step) * step
         data_at = space_at + -(-space_bytes // step) * step
         if data_at > stop:
-            raise _broken("has an attribute that leaves its message", at)
+            raise broken("has an attribute that leaves its message", at)
         name = self._text(name_at, name_at + name_bytes)
         if flags & 1:  # the type lies elsewhere: a named one
             self._found.unwalked.append(f"the named type of attribute {name!r:.60}")
             return data_at
         kind = self._number(type_at, 1) & 15
         size = self._number(type_at + 4, 4)
-        count = self._elements(space_at)
+        count = elements(self._view, space_at)
         length = min(count * size, stop - data_at)
         if kind == _STRING:
             self._keep(path, name, data_at, length)
@@ -338,18 +419,6 @@ class _Reader:
             for n in range(min(length // 16, 100_000)):
                 self._heap_text(path, name, data_at + 16 * n)
         return data_at + length
-
-    def _elements(self, at: int) -> int:
-        version, rank = self._number(at, 1), self._number(at + 1, 1)
-        if version not in (1, 2) or rank > 32:
-            raise _broken("has a shape of an unknown version", at)
-        if version == 2 and self._number(at + 3, 1) == 2:
-            return 0
-        dims = at + (8 if version == 1 else 4)
-        count = 1
-        for n in range(rank):
-            count = min(count * self._number(dims + 8 * n, 8), 1 << 40)
-        return count
 
     def _keep(self, path: str, name: str, at: int, length: int) -> None:
         self._text_bytes += length
@@ -366,7 +435,7 @@ class _Reader:
             self._number(at + 4, 8),
             self._number(at + 12, 4),
         )
-        if not length or place in (0, _UNDEFINED):
+        if not length or place in (0, UNDEFINED):
             return
         start, size = self._heap_object(place, index)
         self._keep(path, name, start, min(length, size))
@@ -375,13 +444,13 @@ class _Reader:
         """Where an object of a global heap lies."""
         at = place + self._base
         if bytes(self._view[at : at + 4]) != b"GCOL":
-            raise _broken("has a text that lies elsewhere", at)
+            raise broken("has a text that lies elsewhere", at)
         stop = min(at + self._number(at + 8, 8), len(self._view))
         at += 16
         while at + 16 <= stop:
             self._messages += 1
             if self._messages > MESSAGES_MAX:
-                raise _broken("has more messages than are looked at", at)
+                raise broken("has more messages than are looked at", at)
             number, size = self._number(at, 2), self._number(at + 8, 8)
             if number == index:
                 self._hold(at + 16, size)
@@ -389,7 +458,7 @@ class _Reader:
             if number == 0:
                 break
             at += 16 + -(-size // 8) * 8
-        raise _broken("has a text that is not in its heap", place)
+        raise broken("has a text that is not in its heap", place)
 
     # ---- data elsewhere ----
 
@@ -404,7 +473,7 @@ class _Reader:
         version, kind = self._number(at, 1), self._number(at + 1, 1)
         if version >= 4 and kind == 3:
             place, index = self._number(at + 2, 8), self._number(at + 10, 4)
-            if place in (0, _UNDEFINED):
+            if place in (0, UNDEFINED):
                 return
             start, size = self._heap_object(place, index)
             raw = bytes(self._view[start + 9 : start + min(size, 65536)])
@@ -412,36 +481,15 @@ class _Reader:
             if name != ".":
                 self._found.externals.append((path, "virtual data set", name))
 
-    def _filters(self, at: int, stop: int) -> None:
-        version, count = self._number(at, 1), self._number(at + 1, 1)
-        at += 8 if version == 1 else 2
-        for _ in range(count):
-            if at + 6 > stop:
-                raise _broken("has filters that leave their message", at)
-            number = self._number(at, 2)
-            self._found.filters.add(number)
-            named = version == 1 or number >= 256
-            name_bytes = self._number(at + 2, 2) if named else 0
-            at += 4 if named else 2
-            values = self._number(at + 2, 2)
-            name_bytes = -(-name_bytes // 8) * 8 if version == 1 else name_bytes
-            at += 4 + name_bytes + 4 * (values + (values & 1 if version == 1 else 0))
-
     # ---- bytes ----
 
     def _number(self, at: int, size: int) -> int:
-        if at < 0 or at + size > len(self._view):
-            raise _broken("points past its end", at)
-        return int.from_bytes(self._view[at : at + size], "little")
+        return hdf5_bytes.number(self._view, at, size)
 
     def _hold(self, at: int, length: int) -> None:
         if at < 0 or length < 0 or at + length > len(self._view):
-            raise _broken("points past its end", at)
+            raise broken("points past its end", at)
 
     def _text(self, start: int, stop: int) -> str:
         raw = bytes(self._view[start : min(stop, start + 4096)])
         return raw.partition(b"\0")[0].decode("utf-8", "replace")
-
-
-def _broken(message: str, at: int) -> IntegrityError:
-    return IntegrityError("hdf5.broken", f"it {message} (at {at})", offset=at)

@@ -111,6 +111,15 @@ MODEL_KINDS = (
         Act.UPDATE,
         entity="alias",
     ),
+    kind(
+        "model.provenance",
+        "model version signer signature root expected boms packages advisories",
+        "What was proven of a version that was let in: who signed it (`signer`, empty for nobody; "
+        "`signature` is the digest of the bundle, `root` of what it is over), digests that were "
+        "expected, bills of materials that came with it, packages that were assessed.",
+        Act.READ,
+        entity="model",
+    ),
     kind("model.refused", "model decision digest rules", "A model was not let in.", Act.DETECT),
     kind(
         "model.removed",

@@ -17,10 +17,10 @@ from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case, Place
 from modelkeep.scan.evidence import found, gravest, listed, printable
 from modelkeep.scan.layouts import layout_findings
-from modelkeep.scan.members import DEFLATED, STORED, Directory, Member, directory_of
+from modelkeep.scan.members import STORED, Directory, Member, directory_of
 from modelkeep.scan.names import leaves_folder
 from modelkeep.scan.settings import ScanSettings
-from modelkeep.scan.streams import begun, inflated
+from modelkeep.scan.streams import begun, inflated, inflated_member
 from modelkeep.scan.torchscript import script_findings
 
 _GAP_BYTES_MAX = 1 << 16
@@ -30,6 +30,8 @@ _BEGUN_BYTES_MAX = 1 << 16
 # Of bytes that no member owns: the gravest few say it all.
 _GAPS_SHOWN = 5
 _LOCAL_MAGIC = b"PK\x03\x04"
+# Methods of zip members (APPNOTE 4.4.5) that are looked into; Python reads all but the last.
+_METHODS = {8: "deflate", 12: "bzip2", 14: "zip-lzma", 93: "zstd", 95: "xz"}
 # torch writes each storage as `<root>/data/<number>`: raw numbers that may read as anything.
 _TORCH_STORAGE = re.compile(r"[^/]+/data/[0-9]+")
 _TORCH_SCRIPT = re.compile(r"[^/]+/code/.+\.py")
@@ -170,7 +172,7 @@ def _member_findings(case: Case, member: Member, judge: MemberJudge) -> tuple[Fi
     inner = case.place.inside(member.name)
     if member.name.endswith("/") and member.plain_bytes == 0:
         return ()
-    if member.encrypted or member.method not in (STORED, DEFLATED):
+    if member.encrypted or member.method not in (STORED, *_METHODS):
         what = "encrypted" if member.encrypted else f"compressed by method {member.method}"
         text = f"is {what} and cannot be looked at"
         return (found("scan.archive.sealed", Severity.MEDIUM, inner.subject, text),)
@@ -194,12 +196,12 @@ def _member_findings(case: Case, member: Member, judge: MemberJudge) -> tuple[Fi
 def _plain(
     packed: memoryview, member: Member, place: Place, settings: ScanSettings
 ) -> bytes | Finding:
-    """A deflated member's plaintext, or why there is none."""
+    """A packed member's plaintext, or why there is none."""
     limit = min(_limit(place, settings), member.plain_bytes)
     if member.plain_bytes > limit:
         return _too_large(packed, place.subject, settings, plain_bytes=member.plain_bytes)
     try:
-        plain, rest = inflated(packed, "deflate", limit)
+        plain, rest = inflated_member(packed, _METHODS[member.method], limit)
     except IntegrityError as error:
         text = f"does not inflate: {error.message}"
         return found("scan.archive.broken", Severity.HIGH, place.subject, text)

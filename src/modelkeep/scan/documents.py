@@ -17,10 +17,12 @@ from typing import Any
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case
 from modelkeep.scan.embedded import embedded_findings
+from modelkeep.scan.evaluated import evaluated_findings
 from modelkeep.scan.evidence import printable
 from modelkeep.scan.expressions import expression_findings
 from modelkeep.scan.hubs import hub_findings
 from modelkeep.scan.keras import keras_findings
+from modelkeep.scan.notebooks import notebook_findings
 from modelkeep.scan.objects import object_findings
 from modelkeep.scan.torchscript import export_findings
 from modelkeep.scan.walks import Entry, walked
@@ -40,6 +42,8 @@ _RULES: tuple[Rule, ...] = (
     export_findings,
     embedded_findings,
     expression_findings,
+    evaluated_findings,
+    notebook_findings,
 )
 
 

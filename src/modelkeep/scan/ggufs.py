@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
-from modelkeep.kernels.ggufs import ALIGNMENT_MAX, gguf_tensors
+from modelkeep.kernels.ggufs import ALIGNMENT_MAX, ByteOrder, byte_order, gguf_tensors
 from modelkeep.scan.cases import Case
 from modelkeep.scan.evidence import printable
 from modelkeep.scan.names import reaches_out
@@ -24,16 +24,15 @@ _TEMPLATE_KEYS = ("chat_template", "chat_templates", ".template")
 
 def gguf_findings(case: Case) -> tuple[Finding, ...]:
     """Judge a GGUF file."""
+    order = byte_order(case.view)
     try:
-        tensors = gguf_tensors(case.view)
+        tensors = gguf_tensors(case.view, order)
     except IntegrityError as error:
         rule = "scan.gguf." + error.code.rpartition(".")[2]
         text = f"does not parse as GGUF: {error.message}"
-        if error.code == "gguf.version" and bytes(case.view[4:8]) == b"\0\0\0\x03":
-            return (case.found(rule, Severity.MEDIUM, "is a big-endian GGUF file: not judged"),)
         return (case.found(rule, Severity.HIGH, text),)
     findings: list[Finding] = []
-    for key, text in _texts(case.view):
+    for key, text in _Texts(case.view, order).pairs():
         findings.extend(_text_findings(case, key, text))
     stop = max((each.offset + each.length for each in tensors), default=len(case.view))
     rest = len(case.view) - stop
@@ -53,51 +52,55 @@ def _text_findings(case: Case, key: str, text: str) -> tuple[Finding, ...]:
     return ()
 
 
-def _texts(view: memoryview) -> Iterator[tuple[str, str]]:
+class _Texts:
     """Every key with a text, and those with lists of texts that are templates.
 
     The walk before this one has held all lengths against the file.
     """
-    at = _PAIRS_AT
-    for _ in range(_number(view, 16, 8)):
-        length = _number(view, at, 8)
-        key = str(view[at + 8 : at + 8 + length], "utf-8", "replace")
-        at += 8 + length
-        kind = _number(view, at, 4)
-        at += 4
-        for text, after in _values(view, at, kind, wanted="template" in key):
-            if text is not None:
-                yield key, text
-            at = after
 
+    __slots__ = ("_order", "_view")
 
-def _values(
-    view: memoryview, at: int, kind: int, *, wanted: bool
-) -> Iterator[tuple[str | None, int]]:
-    """The texts of one value, each with where the next byte lies."""
-    if kind == _TEXT:
-        length = _number(view, at, 8)
-        kept = min(length, TEMPLATE_CHARS_MAX * 4)
-        text = str(view[at + 8 : at + 8 + kept], "utf-8", "replace")
-        yield text, at + 8 + length
-    elif kind == _ARRAY:
-        inner, count = _number(view, at, 4), _number(view, at + 4, 8)
-        at += 12
-        if inner in _VALUE_BYTES:
-            yield None, at + count * _VALUE_BYTES[inner]
-            return
-        for _ in range(count):
-            if inner == _TEXT and not wanted:  # vocabularies: hundreds of thousands
-                at += 8 + _number(view, at, 8)
-                continue
-            for part, after in _values(view, at, inner, wanted=wanted):
-                if part is not None and wanted:
-                    yield part, after
+    def __init__(self, view: memoryview, order: ByteOrder) -> None:
+        self._view = view
+        self._order: ByteOrder = order
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        at = _PAIRS_AT
+        for _ in range(self._number(16, 8)):
+            length = self._number(at, 8)
+            key = str(self._view[at + 8 : at + 8 + length], "utf-8", "replace")
+            at += 8 + length
+            kind = self._number(at, 4)
+            at += 4
+            for text, after in self._values(at, kind, wanted="template" in key):
+                if text is not None:
+                    yield key, text
                 at = after
-        yield None, at
-    else:
-        yield None, at + _VALUE_BYTES[kind]
 
+    def _values(self, at: int, kind: int, *, wanted: bool) -> Iterator[tuple[str | None, int]]:
+        """The texts of one value, each with where the next byte lies."""
+        if kind == _TEXT:
+            length = self._number(at, 8)
+            kept = min(length, TEMPLATE_CHARS_MAX * 4)
+            text = str(self._view[at + 8 : at + 8 + kept], "utf-8", "replace")
+            yield text, at + 8 + length
+        elif kind == _ARRAY:
+            inner, count = self._number(at, 4), self._number(at + 4, 8)
+            at += 12
+            if inner in _VALUE_BYTES:
+                yield None, at + count * _VALUE_BYTES[inner]
+                return
+            for _ in range(count):
+                if inner == _TEXT and not wanted:  # vocabularies: hundreds of thousands
+                    at += 8 + self._number(at, 8)
+                    continue
+                for part, after in self._values(at, inner, wanted=wanted):
+                    if part is not None and wanted:
+                        yield part, after
+                    at = after
+            yield None, at
+        else:
+            yield None, at + _VALUE_BYTES[kind]
 
-def _number(view: memoryview, at: int, size: int) -> int:
-    return int.from_bytes(view[at : at + size], "little")
+    def _number(self, at: int, size: int) -> int:
+        return int.from_bytes(self._view[at : at + size], self._order)

@@ -39,35 +39,18 @@ from modelkeep.kernels.tensors import onnx_layout
 from modelkeep.scan.evidence import found, listed, printable
 from modelkeep.scan.graph_growth import growths_of
 from modelkeep.scan.graph_sizes import bombs_of
+from modelkeep.scan.operators import (
+    DEFAULT_DOMAIN,
+    is_built_in,
+    metadata_of,
+    operator_severity,
+    outside_files,
+)
+from modelkeep.scan.prompts import metadata_findings
 from modelkeep.scan.settings import ScanSettings
 
 # ONNX 1.23 writes 14 at most; a later one may mean what this scanner has not heard of.
 _IR_VERSION_MAX = 14
-_DEFAULT_DOMAIN = "ai.onnx"
-# Operators of these domains are built into onnxruntime: no library is loaded for them.
-_BUILT_IN_DOMAINS = frozenset(
-    {
-        "ai.onnx",
-        "ai.onnx.ml",
-        "ai.onnx.training",
-        "ai.onnx.preview",
-        "ai.onnx.preview.training",
-        "com.microsoft",
-        "com.microsoft.experimental",
-        "com.microsoft.nchwc",
-        "com.ms.internal.nhwc",
-    }
-)
-# Operators that run foreign code or read files beside the model.
-_DANGEROUS_OPERATORS: Mapping[str, str] = {
-    "PyOp": "runs a Python function",
-    "PyCustomOp": "runs a Python function",
-    "PythonOp": "runs a Python function",
-    "PythonOpGrad": "runs a Python function",
-    "ATen": "calls any function of PyTorch by name",
-    "EPContext": "loads a compiled program, also from a file beside the model",
-    "TRT_EngineOp": "loads a compiled program",
-}
 # Which typed field holds the elements of which type (onnx.proto, TensorProto).
 _TYPED_FIELD: Mapping[int, str] = {
     **dict.fromkeys((1, 14), "float_data"),
@@ -91,6 +74,7 @@ _MODEL_PARTS = {
 _Scopes = tuple[set[str], ...]
 _BITS_PER_BYTE = 8
 _BOMBS_SHOWN = 5
+_FILES_SHOWN = 5
 _COMPLEX = (14, 15)
 _STRING = 8
 
@@ -116,6 +100,11 @@ def graph_findings(subject: str, view: memoryview, settings: ScanSettings) -> tu
     bombs = chain(bombs_of(view, model), growths_of(view, model))
     for _, (is_sure, text) in zip(range(_BOMBS_SHOWN), bombs, strict=False):
         judge.note("bomb", Severity.HIGH if is_sure else Severity.MEDIUM, printable(text))
+    if not all(is_built_in(_domain(domain)) for domain, _ in model.opset_imports):
+        for _, text in zip(range(_FILES_SHOWN), outside_files(view), strict=False):
+            judge.note("external", Severity.HIGH, f"a foreign operator's {text}, a file elsewhere")
+    if any(key.lower().endswith("template") for key, _ in model.metadata):
+        judge.findings.extend(metadata_findings(subject, metadata_of(view)))
     return tuple(judge.findings)
 
 
@@ -202,18 +191,12 @@ class _Judge:
             text = f"uses {printable(domain)} but has no opset_import for it: it is cut short"
             self.note("opset", Severity.HIGH, text)
         for domain, op_type in sorted({(_domain(node.domain), node.op_type) for node in every}):
-            why = _DANGEROUS_OPERATORS.get(op_type)
             if (domain, op_type) in functions:
                 continue
-            if why is not None:
-                text = f"operator {printable(domain)}.{op_type} {why}"
-                self.note("operator", Severity.HIGH, text)
-            elif domain not in _BUILT_IN_DOMAINS:
-                text = (
-                    f"operator {printable(domain)}.{printable(op_type)} is in no known set: "
-                    "a runtime needs foreign code for it"
-                )
-                self.note("domain", Severity.MEDIUM, text)
+            severity, text = operator_severity(domain, op_type)
+            if severity is not None:
+                rule = "operator" if severity is Severity.HIGH else "domain"
+                self.note(rule, severity, text)
 
     # ---- 3: every value is produced before it is read ----
 
@@ -303,7 +286,7 @@ class _Judge:
         if not function.name or not function.nodes:
             text = "a function has no name or no nodes: it is cut short"
             self.note("function", Severity.HIGH, text)
-        if _domain(function.domain) == _DEFAULT_DOMAIN:
+        if _domain(function.domain) == DEFAULT_DOMAIN:
             text = f"function {printable(function.name)} stands in for an operator of ONNX itself"
             self.note("function", Severity.MEDIUM, text)
         self._domains(function.nodes, {**imports, **own}, functions)
@@ -342,7 +325,7 @@ def _is_in(scopes: _Scopes, name: str) -> bool:
 
 def _domain(domain: str) -> str:
     """The domain's one name: the default one is written in two ways."""
-    return domain or _DEFAULT_DOMAIN
+    return domain or DEFAULT_DOMAIN
 
 
 def _label(node: OnnxNode) -> str:

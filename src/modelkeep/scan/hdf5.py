@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
-from modelkeep.kernels.hdf5 import hdf5_layout
+from modelkeep.kernels.hdf5 import Hdf5, hdf5_layout
 from modelkeep.scan.cases import Case
 from modelkeep.scan.evidence import listed, printable
 
 # Filters of the library itself, and lzf, which h5py brings; others are loaded as plug-ins.
 _BUILT_IN_FILTERS = frozenset({0, 1, 2, 3, 4, 5, 6, 32000})
 _JUDGED_BYTES_MIN = 8
+# So many times what passes is no data set that somebody has not filled yet.
+_GRAVE = 128
 
 
 def hdf5_findings(case: Case) -> tuple[Finding, ...]:
@@ -35,6 +37,7 @@ def hdf5_findings(case: Case) -> tuple[Finding, ...]:
     if layout.unwalked:
         text = f"holds what this version does not look into: {listed(sorted(set(layout.unwalked)))}"
         findings.append(case.found("scan.hdf5.unwalked", Severity.MEDIUM, text))
+    findings.extend(_growth(case, layout))
     if any(name == "PSEUDOATOM" and raw[:6] == b"object" for _, name, raw in layout.attributes):
         text = "keeps pickles in an array (PyTables), which are not looked into"
         findings.append(case.found("scan.hdf5.pickles", Severity.MEDIUM, text))
@@ -47,6 +50,21 @@ def hdf5_findings(case: Case) -> tuple[Finding, ...]:
         findings.append(case.found("scan.hdf5.trailing", Severity.MEDIUM, text))
         findings.extend(case.inner("(rest)", case.view[layout.stop :]))
     return tuple(findings)
+
+
+def _growth(case: Case, layout: Hdf5) -> list[Finding]:
+    """Data sets that take far more than the file stores: chunks nobody wrote are filled in."""
+    settings = case.settings
+    if layout.whole_bytes > len(case.view):
+        text = f"its data sets share bytes: they take {layout.whole_bytes} once read"
+        return [case.found("scan.hdf5.bomb", Severity.HIGH, text)]
+    made = layout.array_bytes - layout.whole_bytes
+    stored = max(1, len(case.view) - layout.whole_bytes)
+    if made <= max(settings.filled_bytes_max, settings.filled_ratio_max * stored):
+        return []
+    is_grave = made > _GRAVE * settings.filled_bytes_max
+    text = f"its data sets take {made} bytes once read, of which {stored} are stored at most"
+    return [case.found("scan.hdf5.bomb", Severity.HIGH if is_grave else Severity.MEDIUM, text)]
 
 
 def _attribute(case: Case, name: str, raw: bytes) -> list[Finding]:

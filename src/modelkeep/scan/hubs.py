@@ -11,6 +11,7 @@ import re
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case
 from modelkeep.scan.evidence import printable
+from modelkeep.scan.installs import requirement_findings
 from modelkeep.scan.names import reaches_out
 from modelkeep.scan.targets import target_severity
 from modelkeep.scan.walks import Entry
@@ -21,15 +22,6 @@ _FLAVOURS = re.compile(
     r"|prophet|pmdarima|paddle|fastai|gluon|h2o|spacy|transformers|sentence_transformers|langchain"
     r"|llama_index|openai|diviner|mleap|johnsnowlabs|promptflow|dspy|models\.[a-z_]+"
     r"|pyfunc(?:\.(?:model|loaders\.[a-z_]+|spark_model_cache))?)"
-)
-_SHELL = re.compile(
-    r"[;&|`\n\r]|\$\(|\$\{|^\s*-{1,2}(?:e|r|c|editable|find-links|extra-index|index|trusted)"
-)
-_REMOTE = re.compile(r"(?:git|hg|svn|bzr)\+|https?://|file:|@\s*[a-z]+:")
-# `numpy<2; python_version < "3.9"`: what may follow the semicolon of a requirement.
-_MARKER = re.compile(
-    r"\s*(?:python_version|python_full_version|sys_platform|platform_[a-z_]+|os_name|extra"
-    r"|implementation_[a-z]+)\s*(?:[<>=!~]=?|in|not in)[^;&|`$]*(?:(?:and|or)[^;&|`$]*)*"
 )
 _REQUIREMENTS = ("dependencies", "pip", "build_dependencies")
 
@@ -161,20 +153,3 @@ def _environment(case: Case, entry: Entry) -> list[Finding]:
             if isinstance(line, str):
                 findings.extend(requirement_findings(case, line))
     return findings
-
-
-def requirement_findings(case: Case, line: str) -> list[Finding]:
-    """One requirement: what else than a name and a version is in it."""
-    text, mark, marker = line.partition(";")
-    if mark and _MARKER.fullmatch(marker):
-        line = text
-    shown = printable(line, 80)
-    if re.fullmatch(r"\s*-[rc]\s+(?:requirements|constraints)[\w.-]*\.txt\s*", line):
-        return []
-    if _SHELL.search(line):
-        what = f"a requirement holds more than a requirement: {shown!r} (CVE-2025-15379)"
-        return [case.found("scan.config.requirement", Severity.HIGH, what)]
-    if _REMOTE.search(line):
-        what = f"a requirement comes from an address: {shown!r}"
-        return [case.found("scan.config.requirement", Severity.MEDIUM, what)]
-    return []

@@ -29,7 +29,6 @@ from modelkeep.kernels.ziprecords import (
 )
 
 STORED = 0
-DEFLATED = 8
 
 # Records of one extra field that are looked at: writers know half a dozen kinds.
 _EXTRAS_MAX = 64

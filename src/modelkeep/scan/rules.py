@@ -6,7 +6,9 @@ Rules.
    match nothing known, its extension is taken as the claim.
 3. A known format that this version has no parser for is held: unseen is not clean.
 4. Bytes that match nothing known, and that no loader executes, are allowed with a note.
-5. Whatever a file is, it is also read as a pickle, and as a zip archive by its end: one file can be
+5. A data format that nothing executes is looked through for pickles that act: programs take them
+   out of it.
+6. Whatever a file is, it is also read as a pickle, and as a zip archive by its end: one file can be
    a valid member of two formats, and loaders choose by their own rules.
 """
 
@@ -25,8 +27,18 @@ from modelkeep.scan.evidence import gravest
 from modelkeep.scan.ggufs import gguf_findings
 from modelkeep.scan.graphs import graph_findings
 from modelkeep.scan.hdf5 import hdf5_findings
+from modelkeep.scan.matlab import matlab_findings
 from modelkeep.scan.members import has_directory
+from modelkeep.scan.openvino import is_openvino, openvino_findings
+from modelkeep.scan.packs import (
+    MSGPACK_NAMES,
+    UBJSON_NAMES,
+    msgpack_findings,
+    ubjson_findings,
+    unnamed_findings,
+)
 from modelkeep.scan.pickles import pickle_findings, probe_findings
+from modelkeep.scan.planted import UNKNOWN_BYTES_MAX, planted_findings
 from modelkeep.scan.programs import coreml_findings, paddle_findings
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.scan.tars import tar_findings
@@ -45,7 +57,7 @@ _UNEXAMINED = (
     "7z", "rar", "cab", "rdata", "executorch", "ggml", "java-object", "dotnet-object", "ole",
 )  # fmt: skip
 # Known formats of numbers that nothing executes.
-_DATA = ("matlab", "catboost", "sentencepiece", "fingerprint")
+_DATA = ("catboost", "sentencepiece", "fingerprint")
 _JOBLIB = ("pickle", *_COMPRESSED)
 _TORCH = ("pickle", "tar", *_ZIPS)
 _GRAPHS = ("savedmodel", "metagraph", "graphdef")
@@ -77,11 +89,17 @@ _CLAIMS: Mapping[str, tuple[str, ...]] = {
     "pdmodel": _MESSAGES,
     "skops": _ZIPS,
     "mar": _ZIPS,
+    **dict.fromkeys(UBJSON_NAMES, ("ubjson",)),
     "pt2": _ZIPS,
     **dict.fromkeys(("pkl", "pickle", "joblib", "dill"), _JOBLIB),
     **dict.fromkeys(("pt", "pth", "ckpt"), _TORCH),
 }
 
+
+# Kinds that MessagePack may be taken for: it has no sign of its own.
+_UNSURE = (UNKNOWN, *_MESSAGES)
+# What an archive without members is: blocks of nothing.
+_TAR_BYTES_MAX = 1 << 20
 
 # Whole names that loaders look for.
 _CLAIMED_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -146,23 +164,45 @@ def _named_findings(kind: str, case: Case, *, acts: bool) -> tuple[Finding, ...]
     place = case.place
     extension = place.name.rpartition(".")[2].lower() if "." in place.name else ""
     claimed = _CLAIMED_NAMES.get(place.name.lower(), _CLAIMS.get(extension, ()))
+    if extension in MSGPACK_NAMES and kind in _UNSURE and not acts:
+        return msgpack_findings(case)
     if kind in (UNKNOWN, EMPTY):
         if acts or "pickle" in claimed:
             return pickle_findings(place.subject, case.view, case.settings, place.allowance)
-        texts = text_findings(case) if kind == UNKNOWN else None
-        if texts is not None and (not claimed or extension == "mlmodel"):
-            return texts
-        if claimed:
-            what = "is empty" if kind == EMPTY else "does not begin as one"
-            text = f"is named as {claimed[0]} and {what}: it is cut short or damaged"
-            return (case.found("scan.format.broken", Severity.HIGH, text),)
-        text = "is empty" if kind == EMPTY else "is in no known format: nothing here executes it"
-        return (case.found("scan.format.unknown", Severity.NOTE, text),)
+        return _without_format(kind, case, extension, claimed)
     findings = _PARSERS[kind](case)
     if claimed and kind not in claimed:
         text = f"is named as {claimed[0]}, its content is {kind}"
         findings += (case.found("scan.format.mismatch", Severity.MEDIUM, text),)
     return findings
+
+
+def _without_format(
+    kind: str, case: Case, extension: str, claimed: tuple[str, ...]
+) -> tuple[Finding, ...]:
+    """The findings of bytes whose beginning says nothing."""
+    texts = text_findings(case) if kind == UNKNOWN else None
+    if texts is not None and is_openvino(case):
+        texts += openvino_findings(case)
+    if texts is not None and (not claimed or extension == "mlmodel"):
+        return texts
+    if extension in UBJSON_NAMES and kind == UNKNOWN:
+        return ubjson_findings(case) if texts is None else texts
+    if claimed and not (claimed[0] == "tar" and _is_empty_tar(case.view)):
+        what = "is empty" if kind == EMPTY else "does not begin as one"
+        text = f"is named as {claimed[0]} and {what}: it is cut short or damaged"
+        return (case.found("scan.format.broken", Severity.HIGH, text),)
+    packed = unnamed_findings(case) if kind == UNKNOWN else None
+    if packed is not None:
+        return packed
+    text = "is empty" if kind == EMPTY else "is in no known format: nothing here executes it"
+    found = (case.found("scan.format.unknown", Severity.NOTE, text),)
+    return found + (planted_findings(case) if len(case.view) <= UNKNOWN_BYTES_MAX else ())
+
+
+def _is_empty_tar(view: memoryview) -> bool:
+    is_small = 2 * 512 <= len(view) <= _TAR_BYTES_MAX and not len(view) % 512
+    return is_small and not any(bytes(view))
 
 
 def _pickle(case: Case) -> tuple[Finding, ...]:
@@ -213,7 +253,9 @@ _PARSERS: Mapping[str, Parser] = {
     "safetensors": lambda case: tensor_findings(case.place.subject, case.view),
     "onnx": lambda case: graph_findings(case.place.subject, case.view, case.settings),
     "gguf": gguf_findings,
-    "arrow": arrow_findings,
+    "arrow": lambda case: arrow_findings(case) + planted_findings(case),
+    "ubjson": ubjson_findings,
+    "matlab": matlab_findings,
     "hdf5": hdf5_findings,
     "keras-metadata": metadata_findings,
     "paddle": paddle_findings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelkeep.core.record import Record
+from modelkeep.scan.sanity_settings import SanitySettings
 
 _MIB = 1024 * 1024
 
@@ -17,6 +18,11 @@ class ScanSettings(Record, frozen=True):
             inflating.
         bomb_ratio_max: how many times its size a compressed member beyond those bounds may claim
             before it counts as an attack; only data that is nearly all alike packs so well.
+        filled_bytes_max: data of an HDF5 file that it does not store: a reader fills it in.
+        filled_ratio_max: how many times what it stores that may be; deflate gets at most 1,032.
+        packed_values_max: values of one MessagePack or UBJSON file, at a fifth of a microsecond
+            each; numbers of one byte in a row, and typed arrays, count once.
+        packed_depth_max: lists inside lists of such a file; readers recurse, models need ten.
         members_max: entries of one archive and those nested in it; torch writes one per tensor.
         depth_max: archives inside archives; a checkpoint in a bundle in a release is three.
         pickle_opcodes_max: opcodes of all pickles of one file, at about a microsecond each.
@@ -31,11 +37,16 @@ class ScanSettings(Record, frozen=True):
             merges is larger, and is read only if a key that matters stands in it.
         document_nodes_max: values of one document, at about 100 bytes each.
         findings_max: findings of one file; a verdict shows a hundred.
+        sanity: whether a model's numbers make sense.
     """
 
     member_bytes_max: int = 64 * _MIB
     expanded_bytes_max: int = 512 * _MIB
     bomb_ratio_max: int = 100
+    filled_bytes_max: int = 64 * _MIB
+    filled_ratio_max: int = 1_000
+    packed_values_max: int = 5_000_000
+    packed_depth_max: int = 32
     members_max: int = 50_000
     depth_max: int = 4
     pickle_opcodes_max: int = 5_000_000
@@ -48,3 +59,4 @@ class ScanSettings(Record, frozen=True):
     text_bytes_max: int = 16 * _MIB
     document_nodes_max: int = 1_000_000
     findings_max: int = 1_000
+    sanity: SanitySettings = SanitySettings()

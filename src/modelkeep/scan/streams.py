@@ -1,7 +1,8 @@
 """Files that are compressed as a whole: plaintext within a bound, and what follows it.
 
 gzip, zlib, raw deflate, bzip2, xz, the older lzma, zstd and lz4. Streams that follow each other are
-joined, as the readers of these formats do.
+joined, as the readers of these formats do. Members of zip archives are packed by some of them, and
+by LZMA behind a header of its own.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ _ZSTD_WINDOW_BYTES_MAX = 128 * 1024 * 1024
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = (0x184D2A50, 0x184D2A5F)
 _ZSTD_RLE = 1
+# Of a zip member by LZMA: the version of its packer, the length of the properties, those.
+_ZIP_LZMA_HEAD_BYTES = 9
+_ZIP_LZMA_PROPERTY_BYTES = 5
+_LZMA_SIZE_UNKNOWN = b"\xff" * 8
 
 
 def inflated(view: memoryview, kind: str, limit: int) -> tuple[bytes | None, int]:
@@ -67,6 +72,36 @@ def inflated(view: memoryview, kind: str, limit: int) -> tuple[bytes | None, int
         at -= len(engine.unused_data)
         if kind in ("zlib", "deflate", "lzma") or not _goes_on(view, at, kind):
             return b"".join(parts), len(view) - at
+
+
+def inflated_member(view: memoryview, kind: str, plain_bytes: int) -> tuple[bytes | None, int]:
+    """Decompress one member of a zip archive, as `inflated` with the size that it states."""
+    if kind == "zip-lzma":
+        return _zip_lzma(view, plain_bytes)
+    return inflated(view, kind, plain_bytes)
+
+
+def _zip_lzma(view: memoryview, plain_bytes: int) -> tuple[bytes | None, int]:
+    """LZMA as zip has it (APPNOTE 5.8.8): perhaps without a mark of its end."""
+    head = bytes(view[:_ZIP_LZMA_HEAD_BYTES])
+    properties = head[_ZIP_LZMA_HEAD_BYTES - _ZIP_LZMA_PROPERTY_BYTES :]
+    if len(head) < _ZIP_LZMA_HEAD_BYTES or head[2:4] != b"\x05\x00":
+        raise IntegrityError("inflate.broken", "the LZMA header is damaged")
+    engine = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY_BYTES_MAX)
+    parts: list[bytes] = []
+    room, at = plain_bytes + 1, _ZIP_LZMA_HEAD_BYTES
+    pending = properties + _LZMA_SIZE_UNKNOWN
+    try:
+        while room > 0 and not engine.eof and (pending or not engine.needs_input):
+            part = engine.decompress(pending, room)
+            parts.append(part)
+            room -= len(part)
+            pending = bytes(view[at : at + _INPUT_STEP_BYTES]) if engine.needs_input else b""
+            at += len(pending)
+    except (lzma.LZMAError, EOFError, ValueError) as error:
+        raise IntegrityError("inflate.broken", f"{error!s:.100}") from None
+    rest = len(view) - at + len(pending) + len(engine.unused_data)
+    return (b"".join(parts), rest) if room > 0 else (None, 0)
 
 
 def begun(view: memoryview, limit: int) -> bytes:

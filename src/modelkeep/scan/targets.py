@@ -35,6 +35,19 @@ _FUNCTIONS = re.compile(
     r"|collections\.(?:OrderedDict|defaultdict|Counter|deque)|pathlib\.(?:Pure)?(?:Posix)?Path"
     r"|datetime\.(?:timedelta|datetime|date)|builtins\.(?:dict|list|tuple|set|int|float|str|bool)|numpy\.(?:array|float32|float64|int64)"
 )
+# Functions that build a model by its name, as those of torchvision do: `resnet18`, `vit_b_16`.
+_BUILDERS = re.compile(
+    r"torchvision\.models(?:\.(?!_)[a-z0-9_]+)*\.(?:alexnet|vgg1[1369](?:_bn)?|googlenet|inception_v3"
+    r"|get_model|(?:wide_)?resnet[0-9]+(?:_2)?|(?:resnext|densenet|mnasnet|shufflenet|squeezenet"
+    r"|mobilenet|efficientnet|regnet|convnext|vit|swin|swin3d|maxvit|fasterrcnn|fcos|retinanet|ssd"
+    r"|ssdlite|ssd300|ssdlite320|maskrcnn|keypointrcnn|fcn|deeplabv3|lraspp|raft|r3d|mc3|r2plus1d|s3d"
+    r"|mvit)[a-z0-9_]*)"
+    r"|timm\.(?:models\.(?:_factory\.|factory\.)?)?create_model"
+    r"|timm\.models\.(?:[a-z0-9]+\.)?[a-z]+[0-9][a-z0-9_]*"
+    r"|segmentation_models_pytorch\.create_model"
+    r"|(?:transformers|diffusers|sentence_transformers|peft)\.(?:(?!_)[a-z0-9_]+\.)*[A-Z][A-Za-z0-9_]*"
+    r"\.from_(?:pretrained|config)"
+)
 # They call or find what another key names, which is judged there.
 _NAMING = frozenset(
     {"functools.partial", "hydra.utils.get_class", "hydra.utils.get_method",
@@ -62,9 +75,14 @@ def target_severity(dotted: str) -> Severity | None:
         return Severity.MEDIUM
     if _is_acting(text, parts):
         return Severity.HIGH
-    if text.startswith(_BUILDING) and _CLASS.fullmatch(parts[-1]):
+    if fetches(text) or (text.startswith(_BUILDING) and _CLASS.fullmatch(parts[-1])):
         return None
     return Severity.HIGH if _is_foreign(parts) else Severity.MEDIUM
+
+
+def fetches(dotted: str) -> bool:
+    """Whether the name is a function that builds a model, and may be told where its weights are."""
+    return _BUILDERS.fullmatch(dotted) is not None
 
 
 def _is_acting(text: str, parts: list[str]) -> bool:

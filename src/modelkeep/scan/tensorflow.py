@@ -2,78 +2,41 @@
 
 A graph is a list of nodes, each with an operator and attributes. Running a model runs what its
 inputs reach, and a SavedModel runs some nodes when it is loaded. So every node of every graph and
-every function is looked at:
+every function is looked at (`modelkeep.scan.tensorflow_ops` has the operators):
 
-1. operators that read or write files, call Python, or open connections are denied;
-2. operators that read files named by a constant are denied where that name leaves the model's
-   folder; saving and restoring, which every SavedModel does, is judged only by such names;
-3. a custom operator needs a library that somebody must load first: a note.
+1. operators that no honest model runs (files, Python, connections) are denied;
+2. savers write files, and stand in every SavedModel: honest is one that nothing but TensorFlow's
+   own saving runs, with a name that comes from there;
+3. readers of named files are denied where the name leaves the model's folder, and held where it
+   cannot be told;
+4. TensorFlow's operators that nobody has looked at are held; a custom operator needs a library that
+   somebody must load first: a note.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.kernels import protobuf
-from modelkeep.kernels.protobuf import LENGTH, Field
+from modelkeep.kernels.protobuf import LENGTH
 from modelkeep.kernels.protokinds import inner_fields, text_of
+from modelkeep.scan import tensorflow_ops
 from modelkeep.scan.cases import Case
-from modelkeep.scan.evidence import printable
+from modelkeep.scan.evidence import listed, printable
 from modelkeep.scan.names import reaches_out
+from modelkeep.scan.tensorflow_names import Kind, Origins, Walk
+from modelkeep.scan.tensorflow_nodes import Graph, Node, Scope, graphs_of, texts_of
+from modelkeep.scan.tensorflow_ops import plain_name, use_of
 
-_NODES_MAX = 2_000_000
-# Where nodes lie: the path of field numbers from the top, for each kind of file.
-_GRAPH = ((1,), (2, 1, 3))
-_PATHS: Mapping[str, tuple[tuple[int, ...], ...]] = {
-    "graphdef": _GRAPH,
-    "metagraph": tuple((2, *path) for path in _GRAPH),
-    "savedmodel": tuple((2, 2, *path) for path in _GRAPH),
-}
-DANGEROUS: Mapping[str, str] = {
-    **dict.fromkeys(("PyFunc", "PyFuncStateless", "EagerPyFunc", "NumpyFunc"), "calls Python"),
-    **dict.fromkeys(("ReadFile", "WholeFileReader", "WholeFileReaderV2", "ImmutableConst"),
-                    "reads any file"),
-    **dict.fromkeys(("WriteFile", "PrintV2File"), "writes any file"),
-    "MatchingFiles": "lists folders",
-    "MatchingFilesDataset": "lists folders",
-    "DeleteFile": "deletes files",
-    **dict.fromkeys(("SaveDataset", "SaveDatasetV2", "SnapshotDataset", "SnapshotDatasetV2",
-                     "DistributedSave", "CreateSummaryFileWriter", "CreateSummaryDbWriter",
-                     "WriteAudioSummary2"), "writes files"),
-    **dict.fromkeys(("DataServiceDataset", "DataServiceDatasetV2", "DataServiceDatasetV3",
-                     "DataServiceDatasetV4", "RegisterDataset", "RegisterDatasetV2", "RpcCall",
-                     "RpcClient", "RpcServer", "RpcServerStart", "Rpc", "TryRpc", "BigQueryReader",
-                     "GcsConfigureCredentials", "GcsConfigureBlockCache", "KafkaDataset",
-                     "SqlDataset"), "opens connections"),
-    **dict.fromkeys(("ShellCommand", "Shell", "ExecuteCommand", "System", "Subprocess", "Popen",
-                     "LoadLibrary", "LoadOpLibrary", "LoadPluggableDeviceLibrary"),
-                    "runs foreign code"),
-    "FileSystemSetConfiguration": "changes how files are reached",
-}  # fmt: skip
-# Readers of files that a pipeline for training may hold: what they read is not known here.
-_READERS = frozenset(
-    {"LoadDataset", "LoadDatasetV2", "TextLineDataset", "TFRecordDataset", "TFRecordDatasetV2",
-     "FixedLengthRecordDataset", "FixedLengthRecordDatasetV2", "CSVDataset", "CSVDatasetV2",
-     "TextLineReader", "TextLineReaderV2", "TFRecordReader", "TFRecordReaderV2",
-     "FixedLengthRecordReader", "FixedLengthRecordReaderV2", "ListDataset", "CacheDataset",
-     "CacheDatasetV2", "LMDBDataset", "LMDBReader"}
-)  # fmt: skip
-# Operators that name files and stand in every SavedModel.
-_NAMING = frozenset(
-    {"Save", "SaveV2", "SaveSlices", "Restore", "RestoreV2", "RestoreSlice", "ShardedFilename",
-     "MergeV2Checkpoints", "InitializeTableFromTextFile", "InitializeTableFromTextFileV2",
-     "ReaderReadUpTo", "CheckpointExists", *_READERS}
-)  # fmt: skip
-_DEBUG = re.compile(r"Debug(?:Identity|NanCount|NumericSummary|GradientIdentity)(?:V\d)?")
-_PASSING = frozenset({"Identity", "IdentityN", "StringJoin", "Pack", "ConcatV2", "Reshape",
-                      "ShardedFilename", "Substr", "AsString", "StaticRegexReplace", "Snapshot",
-                      "ExpandDims", "Squeeze", "PartitionedCall",
-                      "StatefulPartitionedCall"})  # fmt: skip
-_CONSTANT = frozenset({"Const", "HostConst"})
+# How many messages lie around a node.
+_DEPTHS: Mapping[str, int] = {"graphdef": 1, "metagraph": 2, "savedmodel": 3}
+DANGEROUS = tensorflow_ops.DANGEROUS
+# Beginnings of a name that no training writes its vocabulary to.
+_SYSTEM = re.compile(r"(?:file:/*)?/+(?:etc|proc|sys|dev|root|boot|run|var/run)(?:/|$)|.*/\.")
+_SHARD = "/part"
 
 
 # Text form: `op: "Name"`, also in parts and with escapes.
@@ -83,20 +46,13 @@ _PYTHON_LAYER = re.compile(r"\bpython_param\s*:?\s*[{<]")
 _ESCAPE = re.compile(r"\\([xX][0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)")
 
 
-class _Node(NamedTuple):
-    name: str
-    operator: str
-    inputs: tuple[str, ...]
-    attributes: tuple[Field, ...]
-
-
 def graph_file_findings(kind: str, case: Case) -> tuple[Finding, ...]:
     """Judge a SavedModel, a MetaGraphDef or a GraphDef."""
     findings: list[Finding] = []
     try:
         _hold_whole(case.view, kind)
-        for scope in _scopes(case.view, _PATHS[kind]):
-            findings.extend(_scope_findings(case, scope))
+        for graph in graphs_of(case.view, kind):
+            findings.extend(_graph_findings(case, graph))
             if len(findings) > case.settings.findings_max:
                 break
         if kind == "savedmodel":
@@ -113,10 +69,8 @@ def text_graph_findings(case: Case) -> tuple[Finding, ...]:
     findings = []
     for match in _TEXT_OPERATOR.finditer(raw):
         quoted = (each[1:-1] for each in _QUOTED.findall(match[1]))
-        name = _ESCAPE.sub(_unescaped, "".join(quoted)).rpartition(">")[2]
-        if name in DANGEROUS:
-            text = f"an operator at {match.start()}, {name}, {DANGEROUS[name]}"
-            findings.append(case.found("scan.tensorflow.operator", Severity.HIGH, text))
+        name = _ESCAPE.sub(_unescaped, "".join(quoted))
+        findings.extend(_text_operator_findings(case, name, match.start()))
     layer = _PYTHON_LAYER.search(raw)
     if layer is not None:
         text = f"a layer of Caffe at {layer.start()} is a class of Python"
@@ -124,6 +78,21 @@ def text_graph_findings(case: Case) -> tuple[Finding, ...]:
     return tuple(findings[: case.settings.findings_max]) or (
         case.found("scan.tensorflow.text", Severity.NOTE, "is a graph as text, of usual operators"),
     )
+
+
+def _text_operator_findings(case: Case, operator: str, offset: int) -> Iterator[Finding]:
+    """One operator of a text: names of files are not followed there, so more is held."""
+    name = plain_name(operator)
+    where = f"an operator at {offset}, {printable(operator, 60)},"
+    if name in DANGEROUS:
+        text = f"{where} {DANGEROUS[name]}"
+        yield case.found("scan.tensorflow.operator", Severity.HIGH, text)
+    elif name in tensorflow_ops.PIPELINES:
+        text = f"{where} reads a file that the graph names"
+        yield case.found("scan.tensorflow.reader", Severity.MEDIUM, text)
+    elif use_of(operator) == "held":
+        text = f"{where} is not known to be harmless"
+        yield case.found("scan.tensorflow.operator", Severity.MEDIUM, text)
 
 
 def _unescaped(match: re.Match[str]) -> str:
@@ -168,7 +137,7 @@ def _object_findings(case: Case) -> list[Finding]:
 
 def _hold_whole(view: memoryview, kind: str) -> None:
     """Walk the top two levels to their end, so that a cut file is seen."""
-    depth = len(_PATHS[kind][0])
+    depth = _DEPTHS[kind]
     pending = [(0, len(view), 0)]
     while pending:
         start, stop, level = pending.pop()
@@ -176,19 +145,6 @@ def _hold_whole(view: memoryview, kind: str) -> None:
             is_inner = each.wire == LENGTH and each.number in (1, 2) and level + 1 < depth
             if is_inner and each.number == 2:
                 pending.append((each.offset, each.offset + each.length, level + 1))
-
-
-def _scopes(view: memoryview, paths: tuple[tuple[int, ...], ...]) -> Iterator[list[_Node]]:
-    """The nodes of each graph and of each function."""
-    for path in paths:
-        for start, stop in _spans(view, path[:-1]):
-            nodes = []
-            for each in protobuf.fields(view, start, stop, groups_pass=True):
-                if each.number == path[-1] and each.wire == LENGTH:
-                    nodes.append(_node(view, each))
-                    if len(nodes) > _NODES_MAX:
-                        raise IntegrityError("protobuf.depth", "the graph has too many nodes")
-            yield nodes
 
 
 def _spans(view: memoryview, path: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -203,99 +159,161 @@ def _spans(view: memoryview, path: tuple[int, ...]) -> Iterator[tuple[int, int]]
     yield from spans
 
 
-def _node(view: memoryview, field: Field) -> _Node:
-    name, operator = "", ""
-    inputs: list[str] = []
-    attributes: list[Field] = []
-    for each in protobuf.fields(view, field.offset, field.offset + field.length, groups_pass=True):
-        if each.wire != LENGTH:
-            continue
-        if each.number == 1:
-            name = text_of(view, each)
-        elif each.number == 2:
-            operator = text_of(view, each)
-        elif each.number == 3:
-            inputs.append(text_of(view, each).lstrip("^").partition(":")[0])
-        elif each.number == 5:
-            attributes.append(each)
-    return _Node(name, operator, tuple(inputs), tuple(attributes))
+# ---- operators --------------------------------------------------------------------------------
 
 
-def _scope_findings(case: Case, nodes: list[_Node]) -> list[Finding]:
+def _graph_findings(case: Case, graph: Graph) -> list[Finding]:
     findings: list[Finding] = []
-    by_name: dict[str, _Node] = {}
-    for node in nodes:
-        by_name.setdefault(node.name, node)
-    for node in nodes:
-        where = f"node {printable(node.name, 60)!r} ({printable(node.operator, 40)})"
-        plain = node.operator.rpartition(">")[2]
-        if plain in DANGEROUS:
-            text = f"{where} {DANGEROUS[plain]}"
-            findings.append(case.found("scan.tensorflow.operator", Severity.HIGH, text))
-        elif plain in _NAMING:
-            findings.extend(_path_findings(case, node, by_name, where))
-        elif _DEBUG.fullmatch(plain) or plain == "PrintV2":
-            findings.extend(_address_findings(case, node, where))
+    for _, node in graph.dangerous:
+        text = f"{_where(node)} {DANGEROUS[plain_name(node.operator)]}"
+        findings.append(case.found("scan.tensorflow.operator", Severity.HIGH, text))
+    walk = Walk(case.view, graph)
+    custom: set[str] = set()
+    for scope, node in graph.watched:
+        plain = plain_name(node.operator)
+        if plain in tensorflow_ops.NAMED_INPUTS:
+            findings.extend(_named_findings(case, walk, scope, node))
+        elif plain in tensorflow_ops.NAMED_ATTRIBUTES:
+            findings.extend(_attribute_findings(case, node))
+        elif not use_of(node.operator) and node.operator not in graph.functions:
+            custom.add(node.operator)
+        elif use_of(node.operator) == "held":
+            text = f"{_where(node)} is not known to be harmless"
+            findings.append(case.found("scan.tensorflow.operator", Severity.MEDIUM, text))
         if len(findings) > case.settings.findings_max:
             break
+    findings.extend(_address_findings(case, graph))
+    findings.extend(_custom_findings(case, custom))
+    findings.extend(_shadow_findings(case, graph))
+    if graph.is_partial:
+        text = "the graph has too many nodes for its names to be followed"
+        findings.append(case.found("scan.tensorflow.limit", Severity.MEDIUM, text))
     return findings
 
 
-def _path_findings(
-    case: Case, node: _Node, by_name: Mapping[str, _Node], where: str
-) -> list[Finding]:
-    """Files named by constants that lead out of the model's folder."""
-    findings = []
-    texts = list(_constants(case.view, node, by_name))
-    outside = [text for text in texts if reaches_out(text) and not text.startswith("/part")]
-    plain = node.operator.rpartition(">")[2]
-    if outside:
-        text = f"{where} opens {printable(outside[0], 80)!r}"
-        findings.append(case.found("scan.tensorflow.path", Severity.HIGH, text))
-    elif plain in _READERS:
-        text = f"{where} reads a file that the graph names"
-        findings.append(case.found("scan.tensorflow.reader", Severity.MEDIUM, text))
-    return findings
+def _where(node: Node) -> str:
+    return f"node {printable(node.name, 60)!r} ({printable(node.operator, 40)})"
 
 
-def _constants(view: memoryview, node: _Node, by_name: Mapping[str, _Node]) -> Iterator[str]:
-    """Texts that reach a node's first inputs through nodes that only pass or join them."""
-    pending = list(node.inputs[:1])
-    seen: set[str] = set()
-    while pending and len(seen) < 200:
-        name = pending.pop()
-        source = by_name.get(name)
-        if name in seen or source is None:
+def _custom_findings(case: Case, operators: set[str]) -> Iterator[Finding]:
+    """Operators of nobody that is known; those of tensorflow-io open files and connections."""
+    foreign = {
+        each for each in operators if each.partition(">")[0] in tensorflow_ops.FOREIGN_NAMESPACES
+    }
+    if foreign:
+        text = f"operators that open files or connections: {listed(sorted(foreign))}"
+        yield case.found("scan.tensorflow.custom", Severity.MEDIUM, text)
+    if operators - foreign:
+        text = f"custom operators, which need a library: {listed(sorted(operators - foreign))}"
+        yield case.found("scan.tensorflow.custom", Severity.NOTE, text)
+
+
+def _shadow_findings(case: Case, graph: Graph) -> Iterator[Finding]:
+    """A function that is called as an operator is would be run in its place."""
+    shadows = [each for each in graph.functions if use_of(each)]
+    if shadows:
+        text = f"functions have the names of operators: {listed(shadows)}"
+        yield case.found("scan.tensorflow.operator", Severity.MEDIUM, text)
+
+
+# ---- names of files ---------------------------------------------------------------------------
+
+
+def _named_findings(case: Case, walk: Walk, scope: Scope, node: Node) -> Iterator[Finding]:
+    plain = plain_name(node.operator)
+    values = node.values
+    for place in tensorflow_ops.NAMED_INPUTS[plain]:
+        if place >= len(values):
+            text = f"{_where(node)} lacks the input that names its file"
+            yield case.found("scan.tensorflow.reader", Severity.MEDIUM, text)
             continue
-        seen.add(name)
-        if source.operator in _CONSTANT:
-            yield from _attribute_texts(view, source)
-        elif source.operator in _PASSING:
-            pending.extend(source.inputs[:1] if source.operator == "StringJoin" else source.inputs)
+        origins = walk.origins(scope, values[place])
+        outside = _outside(origins)
+        if outside:
+            text = f"{_where(node)} opens {printable(outside[0], 80)!r}"
+            yield case.found("scan.tensorflow.path", Severity.HIGH, text)
+        elif plain in tensorflow_ops.WRITERS:
+            yield from _writer_findings(case, node, origins, is_live=walk.is_live(scope, node))
+        elif plain in tensorflow_ops.CACHES:
+            yield from _cache_findings(case, node, origins)
+        elif plain in tensorflow_ops.READERS:
+            yield from _reader_findings(case, node, origins)
+    if plain in tensorflow_ops.PIPELINES:
+        text = f"{_where(node)} reads a file that the graph names"
+        yield case.found("scan.tensorflow.reader", Severity.MEDIUM, text)
 
 
-def _address_findings(case: Case, node: _Node, where: str) -> list[Finding]:
+def _outside(origins: Origins) -> list[str]:
+    """Constants that lead out of the model's folder."""
+    every = {*origins.whole, *origins.parts, *origins.defaults}
+    found = [text for text in every if reaches_out(text)]
+    found = [text for text in found if text not in origins.parts or not _is_shard(text)]
+    found += [text for text in origins.assets if reaches_out(text) and _SYSTEM.match(text)]
+    return sorted(found)
+
+
+def _is_shard(text: str) -> bool:
+    """What savers put behind the name that they are given."""
+    return text.startswith(_SHARD) and not reaches_out(text[1:])
+
+
+def _writer_findings(
+    case: Case, node: Node, origins: Origins, *, is_live: bool
+) -> Iterator[Finding]:
+    """A saver: honest is one with a name from outside that the model's callers do not reach."""
+    constants = origins.whole | origins.parts | origins.defaults | origins.assets
+    if not is_live and not origins.whole and origins.kinds <= {Kind.SAVER, Kind.FED}:
+        if origins.kinds:
+            return
+    elif not constants and origins.kinds == {Kind.CALLER}:
+        text = f"{_where(node)} writes a file that its caller names"
+        yield case.found("scan.tensorflow.writer", Severity.MEDIUM, text)
+        return
+    what = printable(sorted(constants)[0], 80) if constants else "a name that is computed"
+    text = f"{_where(node)} writes files when the model runs: {what!r}"
+    yield case.found("scan.tensorflow.writer", Severity.HIGH, text)
+
+
+def _cache_findings(case: Case, node: Node, origins: Origins) -> Iterator[Finding]:
+    constants = {*origins.whole, *origins.parts, *origins.defaults, *origins.assets} - {""}
+    if constants:
+        text = f"{_where(node)} writes a cache to {printable(sorted(constants)[0], 80)!r}"
+        yield case.found("scan.tensorflow.writer", Severity.HIGH, text)
+    elif origins.kinds:
+        text = f"{_where(node)} writes a cache to a file that cannot be told"
+        yield case.found("scan.tensorflow.writer", Severity.MEDIUM, text)
+
+
+def _reader_findings(case: Case, node: Node, origins: Origins) -> Iterator[Finding]:
+    is_given = bool(origins.kinds & {Kind.SAVER, Kind.ASSET, Kind.FED})
+    is_made = bool(origins.parts) and not is_given
+    if is_made or origins.kinds & {Kind.UNKNOWN, Kind.COMPUTED, Kind.CALLER}:
+        text = f"{_where(node)} reads a file whose name cannot be told before it runs"
+        yield case.found("scan.tensorflow.reader", Severity.MEDIUM, text)
+
+
+def _attribute_findings(case: Case, node: Node) -> Iterator[Finding]:
+    """Operators that name their file in an attribute."""
+    key, harmless = tensorflow_ops.NAMED_ATTRIBUTES[plain_name(node.operator)]
+    texts, is_hidden = texts_of(case.view, node, key)
+    named = [text for text in texts if text and not text.startswith(harmless)]
+    outside = [text for text in named if reaches_out(text)]
+    if outside:
+        text = f"{_where(node)} opens {printable(outside[0], 80)!r}"
+        yield case.found("scan.tensorflow.path", Severity.HIGH, text)
+    elif named or is_hidden:
+        text = f"{_where(node)} reads a file that the graph names"
+        yield case.found("scan.tensorflow.reader", Severity.MEDIUM, text)
+
+
+def _address_findings(case: Case, graph: Graph) -> Iterator[Finding]:
     """Operators that send what they see to an address."""
-    usual = ("stderr", "stdout", "log(info)", "log(warning)", "log(error)")
-    for text in _attribute_texts(case.view, node):
-        if "://" in text and text not in usual:
-            what = f"{where} sends what it sees to {printable(text, 80)!r}"
-            return [case.found("scan.tensorflow.address", Severity.HIGH, what)]
-    return []
-
-
-def _attribute_texts(view: memoryview, node: _Node) -> Iterator[str]:
-    """Texts of a node's attributes: `s`, those of a list, and those of a tensor."""
-    for entry in node.attributes:
-        for value in inner_fields(view, entry):
-            if value.number != 2 or value.wire != LENGTH:
-                continue
-            for each in inner_fields(view, value):
-                if each.wire != LENGTH:
-                    continue
-                if each.number == 2:
-                    yield text_of(view, each, 4096)
-                wanted = {1: 2, 8: 8}.get(each.number)  # AttrValue.list.s, .tensor.string_val
-                for part in inner_fields(view, each) if wanted else ():
-                    if part.number == wanted and part.wire == LENGTH:
-                        yield text_of(view, part, 4096)
+    for node in graph.sending:
+        texts, is_hidden = texts_of(case.view, node)
+        remote = [text for text in texts if "://" in text]
+        if remote:
+            text = f"{_where(node)} sends what it sees to {printable(remote[0], 80)!r}"
+            yield case.found("scan.tensorflow.address", Severity.HIGH, text)
+        elif is_hidden:
+            text = f"{_where(node)} sends what it sees to an address that cannot be told"
+            yield case.found("scan.tensorflow.address", Severity.MEDIUM, text)

@@ -12,6 +12,7 @@ from modelkeep.core.limits import TENSOR_RANK_MAX
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.kernels.tensors import safetensors_layout
 from modelkeep.scan.evidence import found, printable
+from modelkeep.scan.prompts import metadata_findings
 from modelkeep.scan.settings import ScanSettings
 
 _NPY_PREFIX_BYTES = 8
@@ -35,12 +36,12 @@ _BYTES_PER_CHARACTER = {"U": 4}
 def tensor_findings(subject: str, view: memoryview) -> tuple[Finding, ...]:
     """Judge a safetensors file: the header, and that its tensors own every byte exactly once."""
     try:
-        safetensors_layout(view)
+        model = safetensors_layout(view)
     except IntegrityError as error:
         rule = "scan.tensors." + error.code.rpartition(".")[2]
         text = f"does not parse as safetensors: {error.message}"
         return (found(rule, Severity.HIGH, subject, text),)
-    return ()
+    return metadata_findings(subject, dict(model.metadata))
 
 
 def array_findings(

@@ -7,12 +7,17 @@ document is read as one under every name.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case
 from modelkeep.scan.documents import json_findings
 from modelkeep.scan.embedded import base64_findings
 from modelkeep.scan.evidence import printable
+from modelkeep.scan.graph_prose import graph_prose_findings, is_graph_prose
+from modelkeep.scan.inis import ini_findings, is_ini
+from modelkeep.scan.installs import is_requirements, requirements_findings
+from modelkeep.scan.modelfiles import is_modelfile, modelfile_findings
 from modelkeep.scan.templates import template_findings
 from modelkeep.scan.tensorflow import text_graph_findings
 from modelkeep.scan.yamls import yaml_findings
@@ -48,6 +53,14 @@ _KNOWN_DTD = re.compile(
 _XINCLUDE = re.compile(r"http://www\.w3\.org/2001/XInclude|<\?xml-stylesheet", re.IGNORECASE)
 _HTML = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?<(?:!DOCTYPE\s+html|html)", re.IGNORECASE)
 _BINARY_LOOKED_AT = 4096
+# Text whose form tells what reads it, with the name or without.
+_FORMS: tuple[tuple[Callable[[Case, str], bool], Callable[[Case, str], tuple[Finding, ...]]], ...]
+_FORMS = (
+    (lambda case, _: is_requirements(case), requirements_findings),
+    (is_modelfile, modelfile_findings),
+    (is_ini, ini_findings),
+    (lambda _, text: is_graph_prose(text), graph_prose_findings),
+)
 
 
 def text_findings(case: Case) -> tuple[Finding, ...] | None:
@@ -79,13 +92,27 @@ def _by_name(case: Case, name: str, extension: str) -> tuple[Finding, ...] | Non
         grave = (each for each in _template(case) if each.severity is Severity.HIGH)
         return tuple(each for each in grave if each.rule != "scan.template.broken") or None
     claimed = extension in _YAML or name in _YAML_NAMES
-    packed = base64_findings(case, "", _text(case.view, cut=False) or "")
+    text = _text(case.view, cut=False) or ""
+    packed = base64_findings(case, "", text)
     if packed:
         return packed
+    formed = None if claimed else _formed(case, text)
+    if formed is not None:
+        return formed
     if extension in _TEXT_GRAPHS:
         return text_graph_findings(case)
     signs = len(case.view) <= _UNNAMED_BYTES_MAX and _YAML_SIGNS.search(case.view)
     return _yaml(case, claimed=claimed) if claimed or signs else None
+
+
+def _formed(case: Case, text: str) -> tuple[Finding, ...] | None:
+    """Judge text by its form; a form that is larger than what is looked at holds."""
+    head = text[: case.settings.text_bytes_max]
+    judge = next((judge for is_form, judge in _FORMS if is_form(case, head)), None)
+    if judge is not None and len(head) < len(text):
+        what = "is text that a loader acts on, and larger than what is looked at"
+        return (case.found("scan.config.limit", Severity.MEDIUM, what),)
+    return None if judge is None else judge(case, text)
 
 
 def _xml(case: Case) -> tuple[Finding, ...]:

@@ -21,7 +21,6 @@ from modelkeep.crypto.kdf import Argon2Settings
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.admit import Admitted, admitted
 from modelkeep.flows.backup import BackupReport, backed_up
-from modelkeep.flows.canary import parsed_canary
 from modelkeep.flows.check import CheckReport, checked
 from modelkeep.flows.keep import OpenKeep, record
 from modelkeep.flows.marking import marked_files
@@ -35,11 +34,12 @@ from modelkeep.scan.settings import ScanSettings
 from modelkeep.sdk.access import Access
 from modelkeep.sdk.contents import Warm, candidate_of, restored_to, tree_of
 from modelkeep.sdk.creation import create_keep
-from modelkeep.sdk.files import mapped
+from modelkeep.sdk.dependencies import assessor
 from modelkeep.sdk.keys import Keys
 from modelkeep.sdk.ledger import Ledger
 from modelkeep.sdk.loading import Loaded, load
 from modelkeep.sdk.papers import card_of, policy_of
+from modelkeep.sdk.proofs import NO_PAPERS, Papers, canary_of, declared_of
 from modelkeep.sdk.scanning import scanned_paths
 from modelkeep.sdk.service import Service
 from modelkeep.sdk.upkeep import upload_mark_of
@@ -47,6 +47,7 @@ from modelkeep.wiring import (
     KeepFolder,
     Warn,
     World,
+    canary_trial,
     is_served,
     keyholder_of,
     removed_state,
@@ -216,6 +217,7 @@ class Keep:
         policy: Policy | str | Path | None = None,
         card: Card | str | Path | None = None,
         marks: Sequence[str] = (),
+        papers: Papers = NO_PAPERS,
         progress: Callable[[int], None] = lambda _: None,
     ) -> Admitted:
         """Let a model in: scan, sign, seal, store, register as the next version.
@@ -228,12 +230,14 @@ class Keep:
                 version before permits.
             card: what is to be said of it, or a TOML file with that.
             marks: registered watermarks; one in weights is embedded, the others are named.
+            papers: what proves where it is from: signature, digests, bills of materials.
 
         Raises:
             RefusedError: `verdict.hold` or `verdict.deny`; what is held waits in `held`.
             MissingError: `keys.domain`; `mark.unknown`.
             UsageError: when a file or the name is no good; `file.changed`, when somebody wrote
                 into one meanwhile.
+            IntegrityError: `advisories.*`, `bom.form`.
         """
         if base:
             parsed_reference(base)
@@ -245,21 +249,26 @@ class Keep:
             self._warn,
             name=name,
             domain=domain,
-            canary=_canary(canary),
+            canary=canary_of(canary),
             base=base,
             note=note,
+            policy=None if policy is None else policy_of(policy),
+            card=card_of(card),
+            marks=tuple(marks),
+            claims=papers.claims(Path(path), self.config.admission),
         )
-        said = None if policy is None else policy_of(policy)
-        told = card_of(card)
         with asked as candidate:
             has_canary = candidate.canary is not None
             files = marked_files(self.opened, marks, candidate.files, has_canary=has_canary)
             return admitted(
                 self,
-                replace(candidate, files=files, marks=tuple(marks), policy=said, card=told),
+                replace(candidate, files=files, declared=declared_of(papers.schema)),
                 vault=self.config.vault,
                 scan=self.config.scan,
                 scanner=judges,
+                admission=self.config.admission,
+                assess=assessor(self.folder, self.config.advisories),
+                trial=canary_trial(),
                 progress=progress,
             )
 
@@ -481,13 +490,6 @@ def scan(path: str | Path, settings: ScanSettings | None = None) -> Verdict:
 
 def _folder(path: str | Path, world: World | None) -> KeepFolder:
     return KeepFolder(Path(path)) if world is None else KeepFolder(Path(path), world)
-
-
-def _canary(canary: Canary | str | Path | None) -> Canary | None:
-    if canary is None or isinstance(canary, Canary):
-        return canary
-    with mapped(Path(canary)) as raw:
-        return parsed_canary(bytes(raw), what=str(canary))
 
 
 def means_of(passphrase: str | Secret | None, source: str = "") -> Means:

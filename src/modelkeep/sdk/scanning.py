@@ -1,21 +1,25 @@
 """Scanning files and folders where they lie; nothing in them is executed, imported or unpickled.
 
 Files go to the scanner's process as descriptors, several at once; this process opens them and never
-looks into them. What is neither file nor folder is not even opened.
+looks into them. What is neither file nor folder is not even opened. A link that leads out of the
+folder is a finding, and what it leads to counts as no file of that folder: a graph that keeps
+tensors there is refused. The links of Hugging Face's cache, into the `blobs` of their own model,
+are as good as files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelkeep.core.errors import MissingError, UsageError
 from modelkeep.core.verdict import Finding, Severity, Verdict, judged
 from modelkeep.ports.sandbox import Measure
 from modelkeep.ports.scanner import Judged, Scanner, Unjudged
+from modelkeep.scan.evidence import found
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.sdk.files import opened_file
 from modelkeep.wiring import scanner
@@ -42,10 +46,15 @@ class ScannedPath:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Files that are judged together: those of one folder, or single ones of one in a row."""
+    """Files that are judged together: those of one folder, or single ones of one in a row.
+
+    Attributes:
+        outside: names that are links out of the folder, with what each leads to.
+    """
 
     files: tuple[tuple[Path, str], ...]
     is_folder: bool
+    outside: Mapping[str, Path] = field(default_factory=dict)
 
 
 def scanned_paths(
@@ -76,8 +85,8 @@ def scanned_view(name: str, raw: memoryview, settings: ScanSettings, *, fd: int 
     Raises:
         UnavailableError: `scan.worker.start`.
     """
-    (found,) = scanner().judge([Unjudged(name, raw, fd)], sizes={}, settings=settings)
-    return judged(found.findings)
+    (came_of,) = scanner().judge([Unjudged(name, raw, fd)], sizes={}, settings=settings)
+    return judged(came_of.findings)
 
 
 def explained_sandbox() -> tuple[Measure, ...]:
@@ -103,16 +112,16 @@ def _scanned(
     files = [(path, name, path.is_file()) for path, name in batch.files]
     regular = [(path, name) for path, name, is_file in files if is_file]
     # A graph's tensors may lie in a file beside it, which counts whether or not it was named.
-    sizes = {name: _size(path) for path, name in regular}
+    sizes = {name: _size(path) for path, name in regular if name not in batch.outside}
     if regular and not batch.is_folder:
         sizes = _sizes_beside(regular[0][0])
     with ExitStack() as stack:
         came = judges.judge(_unjudged(regular, stack), sizes=sizes, settings=settings)
         for path, name, is_file in files:
-            found = next(came) if is_file else _special(name)
+            came_of = next(came) if is_file else _special(name, is_folder=path.is_dir())
             size_bytes = _size(path)
-            verdict = judged(found.findings)
-            yield ScannedPath(path, name, verdict, found.kind, size_bytes)
+            verdict = judged((*came_of.findings, *_link(name, batch)))
+            yield ScannedPath(path, name, verdict, came_of.kind, size_bytes)
             progress(size_bytes)
 
 
@@ -124,15 +133,18 @@ def _unjudged(files: Sequence[tuple[Path, str]], stack: ExitStack) -> Iterator[U
         yield Unjudged(name, _NOTHING, fd, opened.close)
 
 
-def _special(name: str) -> Judged:
-    finding = Finding(
-        rule="scan.format.special",
-        severity=Severity.HIGH,
-        subject=name,
-        evidence="neither a regular file nor a folder; it was not opened",
-        reference="AML.T0010",
-    )
-    return Judged(findings=(finding,), kind="unknown")
+def _special(name: str, *, is_folder: bool) -> Judged:
+    """What is not opened: a folder is only met as a link, which is not followed."""
+    text = "neither a regular file nor a folder; it was not opened"
+    finding = found("scan.format.special", Severity.HIGH, name, text)
+    return Judged(findings=() if is_folder else (finding,), kind="unknown")
+
+
+def _link(name: str, batch: _Batch) -> tuple[Finding, ...]:
+    if name not in batch.outside:
+        return ()
+    text = f"is a link out of its folder, to {batch.outside[name]}"
+    return (found("scan.format.link", Severity.MEDIUM, name, text),)
 
 
 def _batches(paths: Sequence[Path]) -> Iterator[_Batch]:
@@ -154,7 +166,8 @@ def _batches(paths: Sequence[Path]) -> Iterator[_Batch]:
             if alone:
                 yield _Batch(tuple(alone), is_folder=False)
                 alone = []
-            yield _Batch(tuple(_below(path)), is_folder=True)
+            files = tuple(_below(path))
+            yield _Batch(files, is_folder=True, outside=_outside(path, files))
         elif path.exists():
             if alone and alone[-1][0].parent != path.parent:
                 yield _Batch(tuple(alone), is_folder=False)
@@ -182,11 +195,37 @@ def _sizes_beside(path: Path) -> dict[str, int]:
 
 
 def _below(root: Path) -> Iterator[tuple[Path, str]]:
+    """The files of a folder, and its links to folders elsewhere, which are not followed."""
+    within = Path(os.path.realpath(root))
     for folder, folders, names in os.walk(root):
         folders.sort()
-        for name in sorted(names):
+        links = [name for name in folders if _target_outside(Path(folder, name), within)]
+        for name in sorted(names + links):
             path = Path(folder, name)
             yield path, _printable(path.relative_to(root).as_posix())
+
+
+def _outside(root: Path, files: Sequence[tuple[Path, str]]) -> dict[str, Path]:
+    """By name, what those links lead to that leave the folder."""
+    within = Path(os.path.realpath(root))
+    targets = ((name, _target_outside(path, within)) for path, name in files)
+    return {name: target for name, target in targets if target is not None}
+
+
+def _target_outside(path: Path, within: Path) -> Path | None:
+    """What a link leads to, if it leaves the folder."""
+    if not path.is_symlink():
+        return None
+    target = Path(os.path.realpath(path))
+    is_fine = target.is_relative_to(within) or _is_cached(path, target)
+    return None if is_fine else target
+
+
+def _is_cached(link: Path, target: Path) -> bool:
+    """Whether a link is one of Hugging Face's cache: from a snapshot to a blob of its own model."""
+    place = Path(os.path.realpath(link.parent))
+    snapshots = (each.parent for each in (place, *place.parents) if each.parent.name == "snapshots")
+    return any(target.parent == each.parent / "blobs" for each in snapshots)
 
 
 def _printable(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from modelkeep.adapters.appearing import appearing
@@ -23,6 +24,8 @@ from modelkeep.flows.copy import CopyReport, copied
 from modelkeep.flows.export import Exported, exported
 from modelkeep.flows.keep import record
 from modelkeep.flows.portable_stream import Received, received
+from modelkeep.flows.provenance import Claims
+from modelkeep.sdk.dependencies import assessor
 from modelkeep.sdk.keep import Keep
 from modelkeep.sdk.sealing import Data, Public, keys_of, openers_of
 from modelkeep.vault.streams import Plain
@@ -170,10 +173,15 @@ class Transfer:
 
             done = admitted(
                 self._keep,
-                _candidate(arrived, name=name, domain=domain, note=note),
+                replace(
+                    _candidate(arrived, name=name, domain=domain, note=note),
+                    claims=Claims(proven=verifier_text(arrived.proof.signer)),
+                ),
                 vault=self._keep.config.vault,
                 scan=self._keep.config.scan,
                 scanner=scanner(),
+                admission=self._keep.config.admission,
+                assess=assessor(self._keep.folder, self._keep.config.advisories),
                 also=(entry,),
             )
         if not done.is_new:

@@ -5,13 +5,16 @@ threaded: while the model runs, calls queue in the sockets, and the next run tak
 So batches grow with the load by themselves and one call alone never waits for others.
 
 It trusts nobody: frames are bounded, tensors are checked against the schema, and a gateway that
-does not read its answers is cut off. It holds no key and opens no file. When `lifeline_fd`
-becomes readable (the supervisor is gone) it ends.
+does not read its answers is cut off. It holds no key. Before it looks at the model's first byte it
+is locked in (`adapters.replica_sandbox`): from then on it opens no file, makes no socket, starts no
+process. When `lifeline_fd` becomes readable (the supervisor is gone) it ends.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
 import selectors
 import signal
 import socket
@@ -21,6 +24,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modelkeep.adapters.replica_sandbox import replica_grants, replica_limits
+from modelkeep.adapters.sandboxes import this_sandbox
 from modelkeep.core.artifact import Port
 from modelkeep.core.errors import IntegrityError, KeepError, UnavailableError
 from modelkeep.gate.schema import fits
@@ -69,7 +74,7 @@ class Replica:
         self._runtime = runtime
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(fileno=plan.listen_fd)
-        self._listener.settimeout(0)
+        _never_wait(self._listener)
         self._calls: deque[_Asked] = deque()
         self._connections = 0
 
@@ -96,7 +101,7 @@ class Replica:
         if self._connections >= CONNECTIONS_MAX:
             connected.close()
             return
-        connected.settimeout(0)
+        _never_wait(connected)
         connection = _Connection(connected)
         self._connections += 1
         self._selector.register(connected, selectors.EVENT_READ, connection)
@@ -272,9 +277,29 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's business
     from modelkeep.wiring import open_runtime  # noqa: PLC0415  # loads onnxruntime
 
-    runtime = open_runtime(plan.model_fd, schema=plan.schema, threads=plan.threads)
+    runtime = open_runtime(
+        plan.model_fd,
+        schema=plan.schema,
+        threads=plan.threads,
+        lock_in=lambda size: _lock_in(size, plan),
+    )
     Replica(plan, runtime).run()
     return 0
+
+
+def _lock_in(model_bytes: int, plan: ReplicaPlan) -> None:
+    """Give up all but the sockets; what this kernel cannot take stays (`serve --explain-sandbox`).
+
+    Raises:
+        UnavailableError: `sandbox.leaks`, when what is on does not hold.
+    """
+    kept = replica_grants((plan.model_fd, plan.listen_fd, plan.lifeline_fd), sockets=True)
+    this_sandbox().lock_in(replica_limits(model_bytes), kept)
+
+
+def _never_wait(one: socket.socket) -> None:
+    """As `settimeout(0)`, which needs a system call (ioctl) that a locked-in process has not."""
+    fcntl.fcntl(one, fcntl.F_SETFL, fcntl.fcntl(one, fcntl.F_GETFL) | os.O_NONBLOCK)
 
 
 def _bytes_of(array: Array) -> memoryview:

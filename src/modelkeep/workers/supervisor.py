@@ -43,6 +43,7 @@ from modelkeep.flows.publish import Published, chosen, defaults, published
 from modelkeep.opening import open_keep
 from modelkeep.ports.keyholder import Means
 from modelkeep.sdk.client import is_ready
+from modelkeep.sdk.preflight import ready_to_serve
 from modelkeep.wiring import (
     KeepFolder,
     open_state_readonly,
@@ -207,6 +208,7 @@ def _laid_out(
     ):
         models = []
         references = chosen(keep, config.serve.models, warn=_warn)
+        ready_to_serve(folder, config, keep, references, warn=_warn)
         default = defaults(keep, references)
         for reference in references:
             memory = MemoryFile(f"model-{reference.name}")

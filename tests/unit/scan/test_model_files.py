@@ -108,7 +108,8 @@ ALLOWED = {
     ),
     "hdf5": hdf5(attribute("model_config", config(DENSE)), attribute("backend", b"tensorflow")),
     "savedmodel": saved_model(
-        node("a", "Const", text="_temp/part"), node("s", "SaveV2", "a"), node("m", "MatMul", "a")
+        node("p", "Placeholder"), node("a", "Const", text="_temp/part"),
+        node("j", "StringJoin", "p", "a"), node("s", "SaveV2", "j"), node("m", "MatMul", "p"),
     ),
     "graphdef": graph(node("a", "Placeholder"), node("r", "Relu", "a")),
     "tflite": tflite("FlexAddV2"),

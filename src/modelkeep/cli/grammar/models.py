@@ -22,7 +22,7 @@ def _admit(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help='JSON {"inputs": […], "outputs": […]}: a V2 call whose right answer is known; '
-        "recovery proves itself with it",
+        "it is asked before it is let in, and recovery proves itself with it",
     )
     parser.add_argument(
         "--domain",
@@ -50,6 +50,50 @@ def _admit(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MARK",
         help="a registered mark that it carries; one in weights is embedded now; may be repeated",
+    )
+    _papers(parser)
+
+
+def _papers(parser: argparse.ArgumentParser) -> None:
+    """What proves where a model is from."""
+    parser.add_argument(
+        "--schema",
+        type=Path,
+        metavar="FILE",
+        help='JSON {"inputs": […], "outputs": […], "tensors": […], "parameters": N}: the form that '
+        "it must have",
+    )
+    papers = parser.add_argument_group("where it is from")
+    papers.add_argument(
+        "--signature",
+        type=Path,
+        metavar="FILE",
+        help="an OMS bundle over it, or a detached signature of `modelkeep sign` over one file",
+    )
+    papers.add_argument(
+        "--signed-by",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="who may have signed: a public key or root certificates (PEM), or mkv1…; may be "
+        "repeated; the mkv1… that [admission] trusts may too",
+    )
+    papers.add_argument(
+        "--expect",
+        action="append",
+        default=[],
+        metavar="[PATH=]sha256:HEX",
+        help="a digest that it must have, or a file of it; blake3 and others too; may be repeated",
+    )
+    papers.add_argument(
+        "--bom",
+        "--sbom",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a bill of materials (CycloneDX, JSON) to hold it against; it fills the card where "
+        "that says nothing; may be repeated",
     )
 
 
@@ -90,6 +134,7 @@ VERBS: tuple[Verb, ...] = (
             "modelkeep admit ./llama-7b --name llama",
             "modelkeep admit fraud.onnx --name fraud --policy policy.toml --card card.toml",
             "modelkeep admit fraud.onnx --name fraud --watermark fraud-w1",
+            "modelkeep admit ./llama --name llama --signature llama.sig --signed-by maker.pem",
         ),
         _admit,
     ),

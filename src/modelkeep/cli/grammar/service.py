@@ -54,6 +54,14 @@ def _drill(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--explain-sandbox",
+        action="store_true",
+        help="say what a replica cannot do here, and what it still can; nothing is served",
+    )
+
+
 VERBS: tuple[Verb, ...] = (
     Verb(
         "demo",
@@ -67,8 +75,12 @@ VERBS: tuple[Verb, ...] = (
         "serve",
         "Serve the keep's models over TLS until Ctrl-C: gateway, isolated replicas, recorder.",
         "service:serve",
-        ("modelkeep serve", "modelkeep --keep ./keep serve --passphrase-file /run/secrets/keep"),
-        nothing,
+        (
+            "modelkeep serve",
+            "modelkeep --keep ./keep serve --passphrase-file /run/secrets/keep",
+            "modelkeep serve --explain-sandbox",
+        ),
+        _serve,
     ),
     Verb(
         "status",

@@ -1,0 +1,39 @@
+"""What a process keeps that runs a model: memory to compute in, threads, and the sockets it has.
+
+The same for a replica and for the process that asks a canary at admission. A graph is parsed by the
+runtime, and its operators are the runtime's, but both are large programs in C++: what takes one of
+them over reaches no file, no network, no other process and no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelkeep.ports.sandbox import Grants, Limits
+
+# While it loads, the runtime may hold a weight three times (adapters.runtime_onnx), and calls and
+# answers take room beside them. This is of addresses, not of memory that is used.
+_COPIES = 4
+_BESIDE_BYTES = 4 * 1024 * 1024 * 1024
+# What is written to standard error may go to a file, behind what stands there already.
+_LOG_BYTES_MAX = 1 << 40
+_ERRORS = 2
+# In a namespace of one's own all threads of this user count, those of other replicas too.
+_THREADS_MAX = 4096
+_DESCRIPTORS_MAX = 1024
+
+
+def replica_grants(descriptors: Sequence[int], *, sockets: bool) -> Grants:
+    """What is kept: these descriptors and standard error, for a traceback."""
+    return Grants(descriptors=(_ERRORS, *descriptors), threads=True, sockets=sockets)
+
+
+def replica_limits(model_bytes: int, *, cpu_s: int = 0) -> Limits:
+    """Bounds for a model of that size; a replica may compute for as long as it lives."""
+    return Limits(
+        memory_bytes=_COPIES * model_bytes + _BESIDE_BYTES,
+        cpu_s=cpu_s,
+        file_bytes=_LOG_BYTES_MAX,
+        descriptors=_DESCRIPTORS_MAX,
+        processes=_THREADS_MAX,
+    )
