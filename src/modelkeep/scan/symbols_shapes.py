@@ -45,6 +45,7 @@ _TEMPLATE = re.compile(
     r"    return \([A-Za-z0-9_, ]*\), [A-Za-z0-9_, ]*, moments\n?"
 )
 _KERAS_MODELS = ("keras.src.models.", "keras.models", "keras.src.engine.")
+_RATIO = re.compile(r"-?[0-9]{1,1000}(?:/[0-9]{1,1000})?")
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
 _LEVEL_OF_BASES = frozenset(
     [
@@ -134,6 +135,16 @@ def _bytes(arguments: Arguments) -> bool:
     if isinstance(first, Made):
         return first.by == _ENCODE and len(arguments) == 1
     return isinstance(first, str | Span | Opaque) and data_only(arguments)
+
+
+def _fraction(arguments: Arguments) -> bool:
+    """`"1/3"`, or two numbers: with an exponent, a short text is a number of any length."""
+    if arguments is None or not 1 <= len(arguments) <= 2:
+        return False
+    return all(
+        isinstance(each, int) or (isinstance(each, str) and _RATIO.fullmatch(each) is not None)
+        for each in arguments
+    )
 
 
 def _latin(arguments: Arguments) -> bool:
@@ -294,7 +305,6 @@ _DATA_CALLS = (
     ("_io", "BytesIO"),
     ("http", "HTTPStatus HTTPMethod"),
     ("decimal", "Decimal"),
-    ("fractions", "Fraction"),
     ("ipaddress", "IPv4Address IPv6Address IPv4Network IPv6Network"),
     ("re", "_compile"),
     ("logging", "getLogger"),
@@ -341,6 +351,7 @@ CALLS: Mapping[Symbol, Shape] = {
     **{Symbol("types", name): _nothing for name in ("SimpleNamespace",)},
     **{Symbol("torch._utils", name): _of_parameter
        for name in ("_rebuild_parameter", "_rebuild_parameter_with_state")},
+    Symbol("fractions", "Fraction"): _fraction,
     Symbol("builtins", "object"): _nothing,
     Symbol("numpy", "dtype"): _dtype,
     Symbol("numpy.ma.core", "_mareconstruct"): _of_masked_array,
