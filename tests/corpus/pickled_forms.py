@@ -12,6 +12,7 @@ import pickle
 import struct
 from collections.abc import Iterator
 
+from modelkeep.core.verdict import Decision
 from tests.attack.scan.corpus import Call, polyglot
 from tests.corpus.cases import Case, Family, Harm, Trap, Traps
 from tests.corpus.opcodes import (
@@ -208,6 +209,9 @@ def _larger(traps: Traps) -> Iterator[Case]:
     memo = PROTO + b"Nr" + struct.pack("<I", 0x7FFFFFF0) + b"."
     small = PROTO + b"Nr\x09\x00\x00\x00."
     yield FAMILY.case("memo-of-two-billion", memo, small, harm=Harm.MEMORY)
+    huge, small = (whole(called("fractions", "Fraction", text(each))) for each in (
+        "1e1000000000", "10000000000"))  # fmt: skip
+    yield FAMILY.case("fraction-of-a-huge-power", huge, small, harm=Harm.TIME, wanted=Decision.HOLD)
     lots = io.BytesIO()
     lots.write(PROTO + b"]")
     trap = traps("pickle-behind-many-opcodes")

@@ -36,6 +36,20 @@ def cases(traps: Traps) -> Iterator[Case]:
         "as-text", evil.encode(), twin.encode(), harm=Harm.READ, loader="text_graph",
         main="graph.pbtxt",
     )  # fmt: skip
+    trap = traps("tensorflow-graph-prints-as-text")
+    printing = text + (
+        'node {{ name: "print" op: "PrintV2" input: "a" attr {{ key: "output_stream" '
+        'value {{ s: "{}" }} }} attr {{ key: "end" value {{ s: "" }} }} }}\n'
+        'node {{ name: "b" op: "Identity" input: "a" input: "^print" '
+        'attr {{ key: "T" value {{ type: DT_STRING }} }} }}\n'
+    )
+    evil, twin = (
+        printing.replace(text, "").format(each) for each in (f"file://{trap.new}", "stderr")
+    )
+    yield GRAPH.case(
+        "prints-as-text", (text + evil).encode(), (text + twin).encode(), harm=Harm.WRITE,
+        loader="text_graph", main="graph.pbtxt",
+    )  # fmt: skip
     for name, (nodes, twin_nodes, harm) in _GRAPHS.items():
         if name not in _SAVED:
             continue

@@ -16,6 +16,7 @@ from tests.corpus import zips
 from tests.corpus.cases import Case, Family, Harm, Trap, Traps
 from tests.corpus.opcodes import (
     called,
+    integer,
     legacy,
     line,
     mapped,
@@ -88,6 +89,8 @@ def _checkpoints(traps: Traps) -> Iterator[Case]:
     trap = traps("torch-tar-in-its-storages")
     evil = _tar(b"N", storages=b"\x80\x02" + command(trap) + b"0K\x00.\x80\x02].")
     yield TORCH.case("tar-in-its-storages", evil, _tar(b"N"))
+    evil, twin = (_stored(count) for count in (1 << 40, 4))
+    yield TORCH.case("legacy-storage-of-terabytes", evil, twin, harm=Harm.MEMORY)
     trap = traps("torch-bytes-of-a-storage")
     inner, calm_inner = legacy(command(trap)), legacy(b"N")
     evil, twin = (
@@ -134,6 +137,13 @@ def _checkpoints(traps: Traps) -> Iterator[Case]:
             harm=harm.get(name, Harm.CODE),
             wanted=Decision.HOLD if name == "cuda-source" else Decision.DENY,
         )
+
+
+def _stored(count: int) -> bytes:
+    """A file of the old form with one storage that says how many numbers it has."""
+    parts = (text("storage"), line("torch", "FloatStorage"), text("0"), text("cpu"))
+    head = legacy(tupled(*parts, integer(count), b"N") + b"Q").removesuffix(b"\x80\x02].")
+    return head + b"\x80\x02]X\x01\0\0\x000a." + struct.pack("<q", 4) + bytes(16)
 
 
 def _storage() -> bytes:

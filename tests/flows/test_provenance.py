@@ -319,14 +319,15 @@ def test_lists_without_end_are_not_silently_left_out(gate, model, monkeypatch):
     assert gate.admit(model, "many", policy=policy, advisories=advisories).proven["packages"] == 1
 
 
-def test_what_is_included_from_outside_of_the_model_is_not_read(gate, model, tmp_path):
+def test_what_is_included_from_outside_of_the_model_is_refused_unread(gate, model, tmp_path):
     exported(gate.keep.folder.path, record("tornado", ranged(("introduced", "9")), modified=now()))
     (tmp_path / "outside.txt").write_text("tornado==1\n")
     (model / "requirements.txt").write_text("-r ../outside.txt\n-r /etc/hostname\n")
     advisories = AdvisorySettings(file="all.zip")
-    done = gate.admit(model, "outside", advisories=advisories)
-    (finding,) = [each for each in done.verdict.findings if each.rule.startswith("dependencies")]
-    assert "../outside.txt, /etc/hostname" in finding.evidence
+    with pytest.raises(RefusedError) as caught:
+        gate.admit(model, "outside", advisories=advisories)
+    assert "../outside.txt" in caught.value.message
+    assert "tornado" not in str(caught.value)
 
 
 def now():

@@ -1,8 +1,8 @@
 """Looking at this machine: what the kernel, the C library and the Python installation say.
 
 Each fact is gathered by itself, and a fact that cannot be had is left unknown: this never fails.
-No library beyond the standard one, and no program but a driver's own (`nvidia-smi`), which is asked
-only where an accelerator is demanded and its device is there.
+No library beyond the standard one, and no program but Python itself, which tries a sandbox out, and
+a driver's own (`nvidia-smi`), which is asked only where an accelerator is demanded and there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pathlib import Path
 from modelkeep.adapters.host_reach import listeners, port_state, reached
 from modelkeep.adapters.memory_room import meminfo, memory_room
 from modelkeep.adapters.sandboxes import this_sandbox
-from modelkeep.core.errors import UnavailableError
+from modelkeep.core.errors import IntegrityError
+from modelkeep.core.record import Record, from_json, to_json
 from modelkeep.ports.host import (
     Accelerator,
     Asked,
@@ -34,10 +35,16 @@ from modelkeep.ports.host import (
     Mode,
     Space,
 )
-from modelkeep.ports.sandbox import Grants, Limits, Measure
+from modelkeep.ports.sandbox import CALLS, Grants, Limits, Measure
 
 _FILE_BYTES_MAX = 16 * 1024
 _DRIVER_S_MAX = 5.0
+_TRIAL_S_MAX = 30.0
+# The code that runs there is the code that runs here, wherever it was imported from.
+_EXPLAIN = (
+    "import sys; sys.path.insert(0, {root!r}); "
+    "from modelkeep.adapters.host_facts import explain; explain(*sys.argv[1:])"
+)
 _STA_UNSYNC = 0x40
 _TIME_ERROR = 5
 # struct timex of 64-bit kernels, larger than any of them; mode 0 only reads.
@@ -171,9 +178,36 @@ class SystemFacts:
         return []
 
     def _isolation(self) -> tuple[Measure, ...]:
-        with suppress(UnavailableError, OSError):
-            return this_sandbox().explain(self._limits, self._grants)
-        return ()
+        """Tried in a process of its own: it forks, which a process with threads may not."""
+        program = _EXPLAIN.format(root=str(Path(__file__).parents[2]))
+        words = (to_json(each).decode() for each in (self._limits, self._grants))
+        with suppress(OSError, subprocess.SubprocessError, IntegrityError):
+            said = subprocess.run(  # noqa: S603 - our own module, no shell
+                [sys.executable, "-I", "-c", program, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                env={},
+                timeout=_TRIAL_S_MAX,
+                check=True,
+            )
+            return from_json(_Explained, said.stdout, what="the trial of a sandbox").measures
+        text = "a trial did not come to an end"
+        return (Measure(name=CALLS, is_on=False, why=text),)
+
+
+class _Explained(Record, frozen=True):
+    """What the process says that tries a sandbox out."""
+
+    measures: tuple[Measure, ...]
+
+
+def explain(limits: str, grants: str) -> None:
+    """Write what a sandbox brings here to standard output, as JSON."""
+    found = this_sandbox().explain(
+        from_json(Limits, limits.encode(), what="limits"),
+        from_json(Grants, grants.encode(), what="grants"),
+    )
+    os.write(1, to_json(_Explained(measures=found)))
 
 
 def _release(text: str) -> str:

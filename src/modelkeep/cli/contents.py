@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from modelkeep.cli.manifests import print_tensors
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, print_table, progress, said, size_text
+from modelkeep.cli.output import print_json, print_table, progress, said
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.flows.restore import FileFacts

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from modelkeep.cli.output import progress, safe_text, said, size_text
+from modelkeep.cli.output import progress, safe_text, said
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 _SHOWN_MAX = 5
 

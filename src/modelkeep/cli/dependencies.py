@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import keep_path, warned
-from modelkeep.cli.output import print_json, print_table, progress, safe_text, said, size_text
+from modelkeep.cli.output import print_json, print_table, progress, safe_text, said
 from modelkeep.core.errors import RefusedError, UsageError
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.scan.assessments import Assessed, Assessment

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from modelkeep.cli.models import done_facts
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import progress, said, size_text
+from modelkeep.cli.output import progress, said
 from modelkeep.cli.secrets import passphrase_of
 from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.crypto.secret import Secret

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from modelkeep.cli.output import print_json, progress, safe_text, size_text
+from modelkeep.cli.output import print_json, progress, safe_text
 from modelkeep.cli.secrets import passphrase_of
 from modelkeep.core.errors import UsageError
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.crypto.secret import Secret

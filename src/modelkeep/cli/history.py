@@ -6,8 +6,9 @@ import argparse
 from itertools import islice
 
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, print_table, safe_text, size_text
+from modelkeep.cli.output import print_json, print_table, safe_text
 from modelkeep.core.instant import rfc3339
+from modelkeep.core.sizes import size_text
 from modelkeep.flows.diff import (
     ADDED,
     CHANGED,

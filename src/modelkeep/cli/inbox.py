@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import opened, warned
-from modelkeep.cli.output import print_json, print_table, progress, said, size_text
+from modelkeep.cli.output import print_json, print_table, progress, said
 from modelkeep.core.errors import UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.core.rows import InboxClient

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import opened, warned
-from modelkeep.cli.output import progress, said, size_text
+from modelkeep.cli.output import progress, said
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.flows.oms import OmsVerified

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import actor, keep_path, opened, warned
-from modelkeep.cli.output import print_json, print_table, progress, safe_text, said, size_text
+from modelkeep.cli.output import print_json, print_table, progress, safe_text, said
 from modelkeep.cli.secrets import new_passphrase
 from modelkeep.core.errors import (
     PATH_HINT,
@@ -20,6 +20,7 @@ from modelkeep.core.errors import (
     UsageError,
 )
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.flows.keys import Doomed

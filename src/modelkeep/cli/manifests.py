@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from modelkeep.cli.output import print_table, size_text
+from modelkeep.cli.output import print_table
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.policy import ANYTHING, Output
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

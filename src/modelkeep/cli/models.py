@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from modelkeep.cli.manifests import policy_lines
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, print_table, progress, safe_text, size_text
+from modelkeep.cli.output import print_json, print_table, progress, safe_text
 from modelkeep.cli.show import NO_POLICY
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.policy import ANYTHING
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.core.artifact import Port

@@ -116,13 +116,3 @@ def progress(what: str, total_bytes: int | None = None) -> Iterator[Callable[[in
     task = bar.add_task(what, total=total_bytes)
     with bar:
         yield lambda done: bar.advance(task, done)
-
-
-def size_text(size_bytes: int) -> str:
-    """A size for people, in binary units."""
-    size = float(size_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

@@ -8,10 +8,11 @@ from pathlib import Path
 from modelkeep.cli.export import STREAM, file_passphrase, named_keys
 from modelkeep.cli.manifests import manifest_facts, manifest_lines, print_tensors
 from modelkeep.cli.opened import actor
-from modelkeep.cli.output import progress, said, size_text
+from modelkeep.cli.output import progress, said
 from modelkeep.cli.secrets import passphrase_of
 from modelkeep.core.errors import UsageError
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 
 def inspect(options: argparse.Namespace) -> int:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, NoReturn
 from modelkeep.adapters.store_settings import StoreSettings, given_store
 from modelkeep.cli.keys import private_means
 from modelkeep.cli.opened import keep_path, opened
-from modelkeep.cli.output import print_json, print_table, size_text
+from modelkeep.cli.output import print_json, print_table
 from modelkeep.cli.secrets import means_of
 from modelkeep.core.errors import PATH_HINT, IntegrityError, KeepError, MissingError, UsageError
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.rows import Alias
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.drill.stopwatch import Lap

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from modelkeep.cli.opened import actor, keep_path, opened
-from modelkeep.cli.output import print_json, progress, size_text
+from modelkeep.cli.output import print_json, progress
 from modelkeep.cli.secrets import means_of
 from modelkeep.core.errors import IntegrityError, UnavailableError
+from modelkeep.core.sizes import size_text
 
 
 def backup(options: argparse.Namespace) -> int:

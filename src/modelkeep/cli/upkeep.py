@@ -7,9 +7,10 @@ import re
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import opened
-from modelkeep.cli.output import print_json, print_table, progress, safe_text, said, size_text
+from modelkeep.cli.output import print_json, print_table, progress, safe_text, said
 from modelkeep.core.errors import IntegrityError, UnavailableError, UsageError
 from modelkeep.core.record import as_plain
+from modelkeep.core.sizes import size_text
 
 if TYPE_CHECKING:
     from modelkeep.flows.check import CheckReport

@@ -7,21 +7,25 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from modelkeep.core.artifact import (
-    Canary,
     Manifest,
     Schema,
     checked_model_name,
 )
-from modelkeep.core.card import BLANK, Card
-from modelkeep.core.digest import Digest
 from modelkeep.core.entry import Fact
 from modelkeep.core.errors import IntegrityError, MissingError, RefusedError, UsageError
 from modelkeep.core.policy import ANYTHING, Policy, demand_bounded
 from modelkeep.core.record import replaced
 from modelkeep.core.rows import HeldAdmission
-from modelkeep.core.verdict import Decision, Finding, Verdict, demand_allowed, judged
-from modelkeep.flows.admissions import content_digest, hold_of, is_approved, parked
-from modelkeep.flows.canary import demand_canary
+from modelkeep.core.verdict import Finding, Verdict, demand_allowed
+from modelkeep.flows.admissions import parked
+from modelkeep.flows.candidate import (
+    Candidate,
+    JudgedCandidate,
+    asking,
+    closer,
+    demand_text,
+    scanned,
+)
 from modelkeep.flows.deposit import (
     Also,
     Deposited,
@@ -37,11 +41,7 @@ from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_dama
 from modelkeep.flows.lineage import exact_base
 from modelkeep.flows.permission import demand_base
 from modelkeep.flows.provenance import (
-    NO_CLAIMS,
-    NO_PROOF,
-    Asking,
     Assess,
-    Claims,
     Proof,
     card_with,
     entries_of,
@@ -50,13 +50,11 @@ from modelkeep.flows.provenance import (
     unsaid,
 )
 from modelkeep.flows.registry import proof_of
-from modelkeep.flows.sanity import Declared, closer_findings
 from modelkeep.flows.scanning import HERE
 from modelkeep.flows.succession import policy_after, says_the_same
-from modelkeep.kernels.digest import digest_of
 from modelkeep.kernels.formats import EMPTY, UNKNOWN
 from modelkeep.kernels.tensors import places_of
-from modelkeep.ports.scanner import Scanner, Unjudged
+from modelkeep.ports.scanner import Scanner
 from modelkeep.ports.trial import Trial
 from modelkeep.scan.admission_settings import AdmissionSettings
 from modelkeep.scan.sanity_settings import for_admission
@@ -66,49 +64,11 @@ from modelkeep.vault.commit import Stream, Writer
 from modelkeep.vault.load import Reader
 from modelkeep.vault.settings import VaultSettings
 from modelkeep.vault.snapshot import Recipe, Snapshot, latest_version
-from modelkeep.vault.streams import Plain, streamed
+from modelkeep.vault.streams import streamed
 
 # What is saved without a scan has this kind, and names of its own.
 _UNSCANNED = "files"
-_NONE = Digest("")
 _NOTHING_DEMANDED = AdmissionSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What asks to be admitted: one file, or the files of a folder.
-
-    Attributes:
-        files: its files as they are read. What is scanned is what is stored; only where a weight
-            mark is laid on (`marks`), the scan sees the file without it: what is stored differs in
-            numbers of the marked tensors and, in an archive, in the checksums over them.
-        domain: that it is kept in; empty for that of the version before, or `default`.
-        canary: a call whose right answer is known, where the owner has one.
-        base: reference of the version it was made from, for the lineage and as a base for deltas.
-        policy: what may be done with it, signed with it; None for that of the version before.
-        card: what its makers say of it, signed with it.
-        marks: ids of the watermarks that it carries.
-        claims: what came with it to prove where it is from.
-        declared: the form that its owner says it has.
-        modes: of a folder, permission bits by path; likewise `folders` and `links`, as in a recipe.
-        demand_steady: checks, before anything is signed, that nobody changed a file meanwhile.
-    """
-
-    name: str
-    files: tuple[Plain, ...]
-    domain: str = ""
-    canary: Canary | None = None
-    base: str = ""
-    note: str = ""
-    policy: Policy | None = None
-    card: Card = BLANK
-    marks: tuple[str, ...] = ()
-    claims: Claims = NO_CLAIMS
-    declared: Declared | None = None
-    modes: Mapping[str, int] | None = None
-    folders: tuple[tuple[str, int], ...] = ()
-    links: tuple[tuple[str, str], ...] = ()
-    demand_steady: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,33 +90,6 @@ class Admitted:
     marks: tuple[str, ...] = ()
     approval: str = ""
     proven: Mapping[str, Fact] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """What a scan found.
-
-    Attributes:
-        digest: of the first file that is not to be let in; empty where all are.
-        content: of all files; empty unless the verdict is hold.
-        hold_id: under which it may be approved; empty unless the verdict is hold.
-        proof: what was proven of where it is from.
-    """
-
-    verdict: Verdict
-    subject: str
-    digest: Digest
-    kinds: Mapping[str, str]
-    schema: Schema | None
-    content: Digest = _NONE
-    hold_id: str = ""
-    proof: Proof = NO_PROOF
-
-    def is_let_in(self, rows: Sequence[HeldAdmission], *, now_ns: int) -> bool:
-        """Whether it may be let in: allowed, or held and approved. A deny is a deny."""
-        if self.verdict.decision is Decision.HOLD:
-            return is_approved(rows, self.hold_id, now_ns=now_ns)
-        return self.verdict.decision is Decision.ALLOW
 
 
 def admitted(
@@ -193,7 +126,7 @@ def admitted(
             `scan.worker.start` or `trial.start`, when there is nobody to judge or to ask.
     """
     checked_model_name(candidate.name)
-    _demand_text(candidate)
+    demand_text(candidate)
     if candidate.policy is not None:
         demand_bounded(candidate.policy)
     if candidate.base:
@@ -212,17 +145,17 @@ def admitted(
     candidate = replace(candidate, card=card_with(candidate.card, candidate.claims.boms))
 
     def proof() -> Proof:
-        return proof_of_origin(_asking(candidate), candidate.claims, admission, assess=assess)
+        return proof_of_origin(asking(candidate), candidate.claims, admission, assess=assess)
 
     looked = replaced(scan, sanity=for_admission(scan.sanity))
-    seen: list[_Judged] = []  # what is written again is not scanned again
+    seen: list[JudgedCandidate] = []  # what is written again is not scanned again
     return retried(
         lambda: _admitted(
             turn,
             candidate,
             seen,
             vault=vault,
-            look=lambda keep_id: _scanned(candidate, looked, scanner, keep_id, proof),
+            look=lambda keep_id: scanned(candidate, looked, scanner, keep_id, proof),
             trial=trial,
             also=also,
             progress=progress,
@@ -233,10 +166,10 @@ def admitted(
 def _admitted(
     turn: Turn,
     candidate: Candidate,
-    seen: list[_Judged],
+    seen: list[JudgedCandidate],
     *,
     vault: VaultSettings,
-    look: Callable[[str], _Judged],
+    look: Callable[[str], JudgedCandidate],
     trial: Trial | None,
     also: Sequence[Also],
     progress: Callable[[int], None],
@@ -251,7 +184,7 @@ def _admitted(
         found = seen[0] if seen else look(keep.keep_id)
         seen[:] = [found]
         if found.is_let_in(approvals, now_ns=keep.clock.now_ns()):
-            found = _closer(candidate, found, trial)
+            found = closer(candidate, found, trial)
         if found.is_let_in(approvals, now_ns=keep.clock.now_ns()):
             done = written(
                 keep,
@@ -271,23 +204,10 @@ def _admitted(
     reader = keep.reader()
     now = current_snapshot(keep, reader)
     latest = _latest(keep, reader, now, candidate.name)
-    has_before = bool(latest_version(now, candidate.name))
     record_damages(keep, [*done.damages, *reader.damages])
-    wanted = Manifest(
-        name=candidate.name,
-        version=0,
-        kind=_kind(found.kinds),
-        domain=domain.name,
-        admitted_ns=keep.clock.now_ns(),
-        files=tuple(each.entry for each in done.wrote.files),
-        schema=found.schema,
-        canary=candidate.canary,
-        base=candidate.base,
-        note=candidate.note,
-        policy=policy_after(latest, candidate.name, candidate.policy, has_before=has_before),
-        card=candidate.card,
-        marks=candidate.marks,
-    )
+    has_before = bool(latest_version(now, candidate.name))
+    policy = policy_after(latest, candidate.name, candidate.policy, has_before=has_before)
+    wanted = _wanted(candidate, found, done, policy=policy, admitted_ns=keep.clock.now_ns())
     proven = entries_of(found.proof, candidate.name)
     if latest is not None and says_the_same(latest.manifest, wanted):
         record_all(keep, proven, version=latest.manifest.version)
@@ -304,79 +224,33 @@ def _admitted(
     return _outcome(manifest, digest, found, is_new=True)
 
 
-def _scanned(
+def _wanted(
     candidate: Candidate,
-    settings: ScanSettings,
-    scanner: Scanner,
-    keep_id: str,
-    proof_of: Callable[[], Proof],
-) -> _Judged:
-    """Have every file looked into: all findings, and the first file that is not to be let in.
-
-    Where it is from is asked only of what a scan does not deny.
-    """
-    findings: list[Finding] = []
-    kinds: dict[str, str] = {}
-    schema: Schema | None = None
-    bad: Plain | None = None
-    asked = (Unjudged(each.path, each.raw, each.fd, each.forget) for each in candidate.files)
-    sizes = {each.path: each.size_bytes for each in candidate.files}
-    came = scanner.judge(asked, sizes=sizes, settings=settings)
-    for each, own in zip(candidate.files, came, strict=True):
-        if bad is None and judged(own.findings).decision is not Decision.ALLOW:
-            bad = each
-        findings += own.findings
-        kinds[each.path] = own.kind
-        schema = schema or own.schema
-    subject = bad or candidate.files[0]
-    is_denied = judged(findings).decision is Decision.DENY
-    proof = NO_PROOF if is_denied else proof_of()
-    verdict = judged([*findings, *proof.findings])
-    content, hold_id = Digest(""), ""
-    if verdict.decision is Decision.HOLD:
-        content = content_digest(candidate.files)
-        hold_id = hold_of(keep_id, candidate.name, content, verdict)
-    is_bad = verdict.decision is not Decision.ALLOW
-    digest = digest_of(subject.raw) if is_bad else Digest("")
-    return _Judged(verdict, subject.path, digest, kinds, schema, content, hold_id, proof)
-
-
-def _closer(candidate: Candidate, found: _Judged, trial: Trial | None) -> _Judged:
-    """What only a model that is let in so far can show; what it shows wrongly denies it.
-
-    Raises:
-        UsageError: `canary.*`.
-    """
-    if candidate.canary is not None:
-        demand_canary(candidate.canary, found.schema)
-    more = closer_findings(
-        candidate.files,
-        found.kinds,
-        found.schema,
-        declared=candidate.declared,
-        canary=candidate.canary,
-        trial=trial,
-    )
-    verdict = judged([*found.verdict.findings, *more])
-    if verdict.decision is not Decision.DENY:
-        return replace(found, verdict=verdict)
-    first = candidate.files[0]
-    digest = digest_of(first.raw)
-    return replace(found, verdict=verdict, subject=first.path, digest=digest, hold_id="")
-
-
-def _asking(candidate: Candidate) -> Asking:
-    return Asking(
+    found: JudgedCandidate,
+    done: Deposited,
+    *,
+    policy: Policy,
+    admitted_ns: int,
+) -> Manifest:
+    """What is to be signed, but for its number."""
+    return Manifest(
         name=candidate.name,
-        files=candidate.files,
-        is_folder=bool(candidate.folders),
-        links=tuple(path for path, _ in candidate.links),
-        card=candidate.card,
+        version=0,
+        kind=_kind(found.kinds),
+        domain=done.domain.name,
+        admitted_ns=admitted_ns,
+        files=tuple(each.entry for each in done.wrote.files),
+        schema=found.schema,
+        canary=candidate.canary,
         base=candidate.base,
+        note=candidate.note,
+        policy=policy,
+        card=candidate.card,
+        marks=candidate.marks,
     )
 
 
-def _streams(candidate: Candidate, found: _Judged, writer: Writer) -> Iterator[Stream]:
+def _streams(candidate: Candidate, found: JudgedCandidate, writer: Writer) -> Iterator[Stream]:
     """The files cut, those of one model together for the sake of its external data."""
     places = places_of({each.path: each.raw for each in candidate.files}, found.kinds)
     for each in candidate.files:
@@ -402,19 +276,7 @@ def _kind(kinds: Mapping[str, str]) -> str:
     return max(known or list(kinds.values()), key=(known or list(kinds.values())).count)
 
 
-def _demand_text(candidate: Candidate) -> None:
-    """A manifest is UTF-8; what a shell hands over need not be."""
-    names = [("file's name", each.path) for each in candidate.files]
-    for what, text in (*names, ("note", candidate.note)):
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                "admit.text", f"the {what} is not valid UTF-8", hint="rename it, or write it anew"
-            ) from error
-
-
-def _refuse(keep: OpenKeep, candidate: Candidate, found: _Judged) -> NoReturn:
+def _refuse(keep: OpenKeep, candidate: Candidate, found: JudgedCandidate) -> NoReturn:
     """Record that it was refused, park it where somebody may approve it, and say so.
 
     Raises:
@@ -484,7 +346,7 @@ def _latest(
     return proof
 
 
-def _outcome(manifest: Manifest, digest: str, found: _Judged, *, is_new: bool) -> Admitted:
+def _outcome(manifest: Manifest, digest: str, found: JudgedCandidate, *, is_new: bool) -> Admitted:
     return Admitted(
         name=manifest.name,
         version=manifest.version,

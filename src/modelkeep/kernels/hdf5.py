@@ -33,9 +33,8 @@ _SOFT, _EXTERNAL = 1, 64
 _STRING, _VARIABLE = 3, 9
 # Of version 2: that list large objects as they are, by a number and directly.
 _PLAIN_TREES = (1, 3)
-_HEAPS = re.compile(rb"F(?:HDB|RHP)\x00")
+_BLOCKS = re.compile(rb"FHDB\x00")
 _HEAP_MAGIC = b"FRHP\x00"
-_HEAP_BYTES = 142
 
 
 @dataclass(slots=True)
@@ -73,6 +72,7 @@ def hdf5_layout(view: memoryview) -> Hdf5:
 class _Reader:
     __slots__ = (
         "_base",
+        "_blocks",
         "_found",
         "_heads",
         "_messages",
@@ -90,6 +90,7 @@ class _Reader:
         self._text_bytes = 0
         self._seen: set[int] = set()
         self._heads: set[int] = set()
+        self._blocks: set[int] = set()
         self._pending: list[tuple[str, int]] = []
 
     def walked(self) -> Hdf5:
@@ -209,6 +210,10 @@ class _Reader:
                 else:
                     yield message
 
+    def _is_object(self, at: int) -> bool:
+        head = bytes(self._view[at + self._base : at + self._base + 4])
+        return head == b"OHDR" or head[:1] == b"\x01"
+
     def _block(
         self, at: int, stop: int, *, is_new: bool, order: int
     ) -> Iterator[tuple[int, int, int, int]]:
@@ -247,7 +252,10 @@ class _Reader:
         elif kind in (_LINK_INFO, _ATTRIBUTE_INFO):
             flags = self._number(at + 1, 1)
             skip = (8 if kind == _LINK_INFO else 2) if flags & 1 else 0
-            return self._number(at + 2 + skip, 8) != UNDEFINED
+            heap = self._number(at + 2 + skip, 8)
+            if heap != UNDEFINED:
+                self._heap(heap + self._base)
+            return heap != UNDEFINED
         return False
 
     # ---- links ----
@@ -272,7 +280,10 @@ class _Reader:
         at += length
         where = f"{path.rstrip('/')}/{name}"[:500]
         if kind == 0:
-            self._pending.append((where, self._number(at, 8)))
+            address = self._number(at, 8)
+            if not self._is_object(address):  # in a heap, only what fits is a link
+                raise broken("has a link to no object", at)
+            self._pending.append((where, address))
             return at + 8
         size = self._number(at, 2)
         if at + 2 + size > stop:
@@ -316,16 +327,14 @@ class _Reader:
 
     def _heaps(self) -> None:
         """Links and attributes in the blocks of fractal heaps, whatever object they belong to."""
-        for match in _HEAPS.finditer(self._view):
+        for match in _BLOCKS.finditer(self._view):
             at = match.start()
-            if match[0] == _HEAP_MAGIC:
-                self._heap(at)
+            if at in self._blocks or at + 13 > len(self._view):
                 continue
-            heap = self._number(at + 5, 8) + self._base if at + 13 <= len(self._view) else 0
-            if heap in self._seen_heaps(at) or bytes(self._view[heap : heap + 5]) != _HEAP_MAGIC:
-                continue
-            if self._number(heap + 7, 2):  # its header was met
-                continue
+            self._blocks.add(at)
+            heap = self._number(at + 5, 8) + self._base
+            if bytes(self._view[heap : heap + 5]) != _HEAP_MAGIC or self._number(heap + 7, 2):
+                continue  # what is filtered was noted with its header
             offset_bytes = (self._number(heap + 128, 2) + 7) // 8
             start = at + 13 + offset_bytes + (4 if self._number(heap + 9, 1) & 2 else 0)
             largest = min(self._number(heap + 120, 8), _HEAP_BLOCK_BYTES_MAX)
@@ -333,9 +342,11 @@ class _Reader:
 
     def _heap(self, heap: int) -> None:
         """The header of a heap: what lies beside its blocks."""
-        if heap in self._heads or heap + _HEAP_BYTES > len(self._view):
+        if heap in self._heads:
             return
         self._heads.add(heap)
+        if bytes(self._view[heap : heap + 5]) != _HEAP_MAGIC:
+            raise broken("has a heap without a header", heap)
         if self._number(heap + 7, 2):
             self._found.unwalked.append("a heap whose blocks are filtered")
         elif self._number(heap + 102, 8):
@@ -357,14 +368,6 @@ class _Reader:
             at, length = (self._number(leaf + 6 + size * n + 8 * m, 8) for m in range(2))
             self._hold(at + self._base, length)
             self._attribute("(heap)", at + self._base, at + self._base + length)
-
-    def _seen_heaps(self, at: int) -> tuple[int, ...]:
-        """Marks a block as read; a block that was read already counts as of no heap."""
-        key = -1 - at
-        if key in self._seen:
-            return (self._number(at + 5, 8) + self._base,)
-        self._seen.add(key)
-        return ()
 
     def _heap_block(self, at: int, stop: int) -> None:
         misses = 0

@@ -12,16 +12,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from modelkeep.core.errors import IntegrityError
 
 # What is shorter is no pickle that acts, and no file.
 SPAN_BYTES_MIN = 8
-_RUN_MIN = 8
+_RUN_MIN = 16
+# Of `kind` and `data`.
+_KEY_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Bytes or text inside.
 
     Attributes:
@@ -55,12 +57,12 @@ def _table() -> bytes:
 
 
 _SIZES = _table()
-_ONES = re.compile(rb"[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]*")
-_RUNS = {
-    lead: re.compile(rb"(?s:(?:" + re.escape(bytes([lead])) + rb".{%d})*)" % (size - 1))
-    for lead, size in enumerate(_SIZES)
-    if size > 1
-}
+_NUMBER = (
+    rb"(?s:[\x00-\x7f\xe0-\xff\xc0\xc2\xc3]|[\xcf\xd3\xcb].{8}|[\xce\xd2\xca].{4}"
+    rb"|[\xcd\xd1]..|[\xcc\xd0].)"
+)
+# So many numbers in a row are passed by one search.
+_RUNS = tuple((count, re.compile(_NUMBER + b"{%d}" % count)) for count in (1024, 128, 16))
 # First byte: bytes of the length that follows. Of an ext its type follows that.
 _LENGTHS = {
     0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4,
@@ -138,17 +140,18 @@ class _Walk:
         return self._view[self.at]
 
     def _numbers(self, top: _Open, lead: int) -> None:
-        """Step over a number, and over those of its kind that follow it."""
-        size, at, stop = _SIZES[lead], self.at, len(self._view)
-        count = 1
-        if top.left > _RUN_MIN:
-            pattern = _ONES if size == 1 else _RUNS[lead]
-            match = pattern.match(self._view, at, min(stop, at + size * top.left))
-            count = max(1, (match.end() - at) // size) if match else 1
-        if at + count * size > stop:
-            raise _broken("is cut short", at)
-        self.at = at + count * size
-        top.left -= count
+        """Step over a number, and over those that follow it."""
+        for count, pattern in _RUNS if top.left >= _RUN_MIN else ():
+            if top.left >= count:
+                match = pattern.match(self._view, self.at)
+                if match is not None:
+                    self.at = match.end()
+                    top.left -= count
+                    return
+        self.at += _SIZES[lead]
+        if self.at > len(self._view):
+            raise _broken("is cut short", self.at)
+        top.left -= 1
 
     def _opened(self, lead: int) -> _Open:
         self.at += 1
@@ -179,11 +182,12 @@ class _Walk:
 
     def _note(self, top: _Open, span: Span) -> None:
         """Keep what tells an array of objects; `left` was counted down for this value."""
-        raw = bytes(self._view[span.offset : span.offset + min(span.length, 8)])
         if top.left & 1:
-            top.key = raw if span.length <= len(raw) else b""
+            is_short = span.length == _KEY_BYTES
+            top.key = bytes(self._view[span.offset : span.offset + _KEY_BYTES]) if is_short else b""
         elif top.key == b"kind":
-            top.is_object = top.is_object or raw[:1] == b"O"
+            raw = bytes(self._view[span.offset : span.offset + 1])
+            top.is_object = top.is_object or raw == b"O"
         elif top.key == b"data":
             top.data = Span(span.offset, span.length, is_pickle=True)
 

@@ -33,6 +33,12 @@ _REACHING = frozenset(
     {"open", "getattr", "setattr", "delattr", "globals", "locals", "vars", "input", "breakpoint",
      "load", "system", "popen", "type", "exit", "quit", "help", "dir"}
 )  # fmt: skip
+# From any value to the whole process; `__name__` and its like say nothing.
+_INSIDE = frozenset(
+    {"__class__", "__globals__", "__subclasses__", "__base__", "__bases__", "__mro__", "__dict__",
+     "__builtins__", "__import__", "__code__", "__reduce__", "__reduce_ex__", "__getattribute__",
+     "__loader__", "__init__", "__call__"}
+)  # fmt: skip
 # `activation: nn.SiLU()`: the one call that configurations of YOLO have.
 _LAYER = re.compile(r"(?:torch\.)?nn\.(?:[a-z]+\.)?[A-Z]\w*")
 
@@ -41,8 +47,9 @@ def evaluated_findings(case: Case, entry: Entry) -> list[Finding]:
     """Judge the texts of one object, and those of the lists in it."""
     root = entry.root
     is_yolo = _is_yolo(root)
-    if isinstance(root, Mapping) and "nbformat" in root:
-        return []  # its cells are programs, and judged as such
+    is_notebook = isinstance(root, Mapping) and "nbformat" in root
+    if is_notebook and entry.path.startswith("cells["):
+        return []  # programs, and judged as such
     findings: list[Finding] = []
     for count, text in enumerate(_texts(entry.pairs)):
         if count >= _TEXTS_MAX:
@@ -92,7 +99,8 @@ def _severity(text: str, *, is_yolo: bool) -> Severity | None:
         return None
     worst: Severity | None = None
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr.startswith("__"):
+        inner = node.attr if isinstance(node, ast.Attribute) else ""
+        if inner in _INSIDE or (is_yolo and inner.startswith("__")):
             return Severity.HIGH if is_yolo else Severity.MEDIUM
         if not isinstance(node, ast.Call):
             continue

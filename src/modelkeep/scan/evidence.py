@@ -24,6 +24,10 @@ _REFERENCES: tuple[tuple[str, str], ...] = (
     ("scan.config.duplicate", "CWE-694"),
     ("scan.config.path", "CWE-22, CVE-2023-36281"),
     ("scan.config.requirement", "CWE-78, CWE-829, AML.T0010"),
+    ("scan.config.prompt", "CWE-1336, CVE-2025-65106"),
+    ("scan.config.secret", "CWE-526, CVE-2025-68664"),
+    ("scan.config.expression", "CWE-95, AML.T0011.000"),
+    ("scan.config.notebook", "CWE-829, AML.T0011"),
     ("scan.config.target", "CWE-470, AML.T0011.000"),
     ("scan.config.depth", "CWE-674"),
     ("scan.config.", "CWE-20, AML.T0010"),
@@ -105,8 +109,8 @@ def gravest(findings: Iterable[Finding], limit: int) -> list[Finding]:
 
 def printable(text: str, chars_max: int = TEXT_CHARS_MAX) -> str:
     """The text without what a terminal would obey: escapes for all that does not print, cut."""
-    kept = text if len(text) <= chars_max else text[: chars_max - 1] + "…"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in kept)
+    said = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:chars_max])
+    return said if len(text) <= chars_max >= len(said) else said[: chars_max - 1] + "…"
 
 
 def listed(names: Iterable[str], limit: int = 5) -> str:

@@ -18,7 +18,7 @@ from modelkeep.scan.evidence import printable
 from modelkeep.scan.names import reaches_out
 from modelkeep.scan.operators import DEFAULT_DOMAIN, operator_severity
 
-_SIGN = re.compile(r"(?m)^[ \t]{0,80}(ir_version|graph)[ \t]{0,8}[:{<]")
+_SIGN = re.compile(r"(?:^|[\s;,}>])(ir_version|graph)[ \t]{0,8}[:{<]")
 _SIGNS_MAX = 64
 _TOKEN = re.compile(
     r"""\s+|\#[^\n]*|(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|(?P<open>[{<])"""
@@ -36,6 +36,12 @@ class _Message:
 
     name: str
     texts: dict[str, str] = field(default_factory=dict)
+
+    def take(self, name: str, quoted: str, *, is_joined: bool) -> None:
+        """Keep a text; one that stands right behind another continues it."""
+        before = self.texts.get(name, "") if is_joined else ""
+        plain = _ESCAPE.sub(_unescaped, quoted[1:-1])
+        self.texts[name] = (before + plain)[:_TEXT_CHARS_MAX]
 
 
 def is_graph_prose(text: str) -> bool:
@@ -80,34 +86,33 @@ def _messages(text: str) -> Iterator[_Message]:
         ValueError: the text is no text of protobuf, or nests too deep.
     """
     stack = [_Message("")]
-    name, at, is_joined = "", 0, False
+    name, is_joined = "", False
+    for match in _tokens(text):
+        kind, token = match.lastgroup, match[0]
+        if kind == "word":
+            name = token
+        elif kind == "text":
+            stack[-1].take(name, token, is_joined=is_joined)
+        elif kind == "open":
+            stack.append(_Message(name))
+        elif kind == "close":
+            yield stack.pop()
+        is_joined = kind == "text"
+        if not 0 < len(stack) <= _DEPTH_MAX:
+            raise ValueError(f"its marks do not match at character {match.start()}")
+    if len(stack) != 1:
+        raise ValueError("it ends inside a message")
+
+
+def _tokens(text: str) -> Iterator[re.Match[str]]:
+    at = 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
             raise ValueError(f"an unknown mark at character {at}")
         at = match.end()
-        if match["word"]:
-            name = match["word"]
-        elif match["text"]:  # texts that stand side by side are one
-            texts = stack[-1].texts
-            before = texts.get(name, "") if is_joined else ""
-            texts[name] = (before + _unquoted(match["text"]))[:_TEXT_CHARS_MAX]
-        elif match["open"]:
-            stack.append(_Message(name))
-            if len(stack) > _DEPTH_MAX:
-                raise ValueError("it nests deeper than any model")
-        elif match["close"]:
-            if len(stack) == 1:
-                raise ValueError(f"a mark too many at character {match.start()}")
-            yield stack.pop()
         if match.lastgroup is not None:  # neither space nor a comment
-            is_joined = match.lastgroup == "text"
-    if len(stack) != 1:
-        raise ValueError("it ends inside a message")
-
-
-def _unquoted(quoted: str) -> str:
-    return _ESCAPE.sub(_unescaped, quoted[1:-1])
+            yield match
 
 
 def _unescaped(match: re.Match[str]) -> str:

@@ -7,6 +7,7 @@ transformers (`auto_map`, `custom_pipelines`), diffusers (`model_index.json`), s
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case
@@ -98,15 +99,31 @@ _SHARED = frozenset(
 
 
 def _modules(case: Case, entry: Entry) -> list[Finding]:
-    """sentence-transformers: each module is imported by its dotted `type`."""
+    """sentence-transformers imports each module, and what modules name, by dotted names.
+
+    `modules.json` lists modules; Dense names its activation, Router (Asym) the types of its parts.
+    """
     pairs = entry.pairs
-    kind = pairs.get("type")
-    if not isinstance(kind, str) or not {"idx", "name", "path"} <= set(pairs) or "." not in kind:
-        return []
-    if kind.startswith("sentence_transformers."):
-        return []
-    text = f"a module is made by {printable(kind, 80)}"
-    return [case.found("scan.config.target", target_severity(kind) or Severity.MEDIUM, text)]
+    named: list[Any] = []
+    if {"idx", "name", "path"} <= set(pairs):
+        named.append(pairs.get("type"))
+    if "in_features" in pairs or "out_features" in pairs:
+        named.append(pairs.get("activation_function"))
+    types = pairs.get("types")
+    if isinstance(types, dict) and "structure" in pairs:
+        named.extend(types.values())
+    findings = []
+    for kind in named:
+        if isinstance(kind, str) and "." in kind and not _is_sentence_module(kind):
+            text = f"a module is made by {printable(kind, 80)}"
+            severity = target_severity(kind) or Severity.NOTE
+            findings.append(case.found("scan.config.target", severity, text))
+    return findings
+
+
+def _is_sentence_module(kind: str) -> bool:
+    own = kind.startswith(("sentence_transformers.", "torch.nn."))
+    return own and target_severity(kind) is None
 
 
 def _mlflow(case: Case, entry: Entry) -> list[Finding]:

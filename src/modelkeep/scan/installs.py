@@ -1,8 +1,8 @@
-"""Requirements that whoever serves a model installs: what else than names and versions they hold.
+"""Requirements that whoever serves a model installs: what else than names is in them.
 
-conda.yaml and python_env.yaml (MLflow), requirements.txt (TorchServe, hubs, MLflow). An install runs
-programs of its packages, so where a package comes from counts as much as what it is called: other
-indexes than the well-known ones, addresses, folders and shell marks are findings. Nothing is
+conda.yaml and python_env.yaml (MLflow), requirements.txt (TorchServe, hubs, MLflow). An install
+runs programs of its packages, so where a package comes from counts as much as its name: indexes
+other than the well-known ones, addresses, folders and shell marks are findings. Nothing is
 resolved. Lines are joined and comments cut as pip does it (pip/_internal/req/req_file.py).
 """
 
@@ -20,7 +20,7 @@ _NAMED = re.compile(
     r"(?:[\w.-]*[-_.])?(?:requirements|constraints)(?:[-_.][\w.-]*)?\.(?:txt|in|pip)"
 )
 _NAME_CHARS_MAX = 200
-_FOLDER = re.compile(r"[/!]requirements/[^/!]*\.(?:txt|in)$")
+_FOLDER = re.compile(r"(?:^|[/!])requirements/[^/!]*\.(?:txt|in)$")
 # The largest locks have some thousand packages with hashes on lines of their own.
 _LINES_MAX = 50_000
 _SHOWN_MAX = 20
@@ -29,10 +29,11 @@ _SHOWN_MAX = 20
 _KNOWN = (
     r"https://(?:(?:www\.)?pypi\.org|pypi\.python\.org|files\.pythonhosted\.org|pypi\.nvidia\.com"
     r"|pypi\.ngc\.nvidia\.com|download\.pytorch\.org|data\.pyg\.org|data\.dgl\.ai|wheels\.vllm\.ai"
-    r"|download\.openmmlab\.com|storage\.googleapis\.com/(?:jax|libtpu|tensorflow)[\w-]*"
+    r"|download\.openmmlab\.com"
+    r"|storage\.googleapis\.com/(?:jax-(?:tpu-)?releases|libtpu-(?:releases|wheels)|tensorflow)"
     r"|pypi\.tuna\.tsinghua\.edu\.cn|mirrors\.tuna\.tsinghua\.edu\.cn|mirrors\.aliyun\.com"
     r"|pypi\.mirrors\.ustc\.edu\.cn|mirrors\.ustc\.edu\.cn|mirrors\.cloud\.tencent\.com"
-    r"|repo\.huaweicloud\.com|pypi\.anaconda\.org/(?:scientific-python-nightly|conda-forge)[\w-]*)"
+    r"|repo\.huaweicloud\.com|pypi\.anaconda\.org/scientific-python-nightly-wheels)"
     r"(?:/[\w./~%+-]*)?"
 )
 _INDEX = re.compile(
@@ -116,9 +117,11 @@ def _severity(line: str) -> Severity | None:
         return Severity.HIGH if is_grave else Severity.MEDIUM
     if include := _INCLUDE.fullmatch(line):
         return _include_severity(include[1])
+    climbs = ".." in line or "%2e" in line.lower()  # out of the known part of an address
     if index := _INDEX.fullmatch(line):
-        return None if re.fullmatch(_KNOWN, index[1]) else Severity.HIGH
-    if _HARMLESS.fullmatch(line) or _FROM_KNOWN.fullmatch(line) or _BUILT.fullmatch(line):
+        return None if re.fullmatch(_KNOWN, index[1]) and not climbs else Severity.HIGH
+    is_known = _FROM_KNOWN.fullmatch(line) or _BUILT.fullmatch(line)
+    if _HARMLESS.fullmatch(line) or (is_known and not climbs):
         return None
     if line.startswith("-") or _SHELL.search(_FRAGMENT.sub("", line)):
         return Severity.HIGH

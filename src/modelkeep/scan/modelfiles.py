@@ -14,7 +14,8 @@ from modelkeep.scan.evidence import printable
 from modelkeep.scan.names import leaves_folder
 
 _NAMED = re.compile(r"modelfile(?:[.-][\w.-]{1,60})?|[\w.-]{1,100}\.modelfile")
-_INSTRUCTION = re.compile(r"(?i)[ \t]*(FROM|ADAPTER|LICENSE)[ \t]+([^\n]*)")
+_BASE = re.compile(r"(?im)^[ \t]*FROM\s")
+_INSTRUCTION = re.compile(r"(?i)[ \t]*(FROM|ADAPTER)[ \t]+([^\n]*)")
 # Where Ollama itself keeps models, as `ollama show --modelfile` prints it.
 _BLOB = re.compile(r"(?:[A-Za-z]:)?[\w .@/\\-]*[/\\]models[/\\]blobs[/\\]sha256[-:][0-9a-f]{64}")
 _QUOTES = '"""'
@@ -23,7 +24,7 @@ _QUOTES = '"""'
 def is_modelfile(case: Case, text: str) -> bool:
     """Whether a text is named as one and says what it is built from."""
     name = case.place.name.lower()
-    return _NAMED.fullmatch(name) is not None and re.search(r"(?im)^\s*FROM\s", text) is not None
+    return _NAMED.fullmatch(name) is not None and _BASE.search(text) is not None
 
 
 def modelfile_findings(case: Case, text: str) -> tuple[Finding, ...]:
@@ -34,7 +35,7 @@ def modelfile_findings(case: Case, text: str) -> tuple[Finding, ...]:
         was_quoted = is_quoted
         is_quoted ^= line.count(_QUOTES) % 2 == 1
         match = None if was_quoted else _INSTRUCTION.fullmatch(line)
-        if match is None or match[1].upper() == "LICENSE":
+        if match is None:
             continue
         source = match[2].strip().strip("\"'")
         if leaves_folder(source) and not (_BLOB.fullmatch(source) and ".." not in source):

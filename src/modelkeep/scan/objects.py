@@ -27,6 +27,7 @@ def object_findings(case: Case, entry: Entry) -> list[Finding]:
     findings: list[Finding] = []
     pairs = entry.pairs
     findings.extend(_hydra(case, entry))
+    findings.extend(_diffusion(case, entry))
     findings.extend(_adapter(case, entry))
     findings.extend(chain_findings(case, entry))
     if any(str(key).startswith("py/") for key in pairs):
@@ -56,8 +57,20 @@ def _hydra(case: Case, entry: Entry) -> list[Finding]:
     return findings
 
 
+def _diffusion(case: Case, entry: Entry) -> list[Finding]:
+    """`target` and `params`, as latent diffusion and what came of it build models."""
+    target = entry.pairs.get("target")
+    if not isinstance(target, str) or "." not in target or "inputs" in entry.pairs:
+        return []
+    severity = target_severity(target)
+    if "params" not in entry.pairs and severity is not Severity.HIGH:
+        return []
+    text = f"{printable(entry.path or '(top)', 60)}: `target` makes {printable(target, 100)}"
+    return [case.found("scan.config.target", severity or Severity.NOTE, text)]
+
+
 def _adapter(case: Case, entry: Entry) -> list[Finding]:
-    """peft imports the class that an adapter was made for (peft/auto.py, `from_pretrained`)."""
+    """What an adapter was made for: peft imports it (peft/auto.py, `from_pretrained`)."""
     mapping = entry.pairs.get("auto_mapping")
     if not isinstance(mapping, dict) or not mapping.get("parent_library"):
         return []

@@ -51,8 +51,8 @@ _DANGEROUS: Mapping[str, str] = {
 }
 _EXTENSION_DOMAINS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 # What onnxruntime-extensions 0.15 registers (docs/custom_ops.md, operators/*.cc).
-_EXTENSIONS = frozenset(
-    """AudioDecoder BasicTokenizer BertTokenizer BertTokenizerDecoder BlingFireSentenceBreaker
+_EXTENSION_NAMES = """
+    AudioDecoder BasicTokenizer BertTokenizer BertTokenizerDecoder BlingFireSentenceBreaker
     BpeDecoder CLIPTokenizer DecodeImage DrawBoundingBoxes EncodeImage FastGelu GPT2Tokenizer
     GaussianBlur HfBertTokenizer HfJsonTokenizer ImageDecoder ImageReader Inverse MaskedFill
     MergeSignalSegments MulSigmoid NegPos RaggedTensorToDense RaggedTensorToSparse RobertaTokenizer
@@ -62,8 +62,9 @@ _EXTENSIONS = frozenset(
     StringLower StringMapping StringRaggedTensorToDense StringRegexReplace
     StringRegexSplitWithOffsets StringSplit StringStrip StringToHashBucket StringToHashBucketFast
     StringToVector StringUpper T5Tokenizer TrieDetokenizer TrieTokenizer VectorToString
-    WordpieceTokenizer XLMRobertaTokenizer""".split()
-)
+    WordpieceTokenizer XLMRobertaTokenizer
+"""
+_EXTENSIONS = frozenset(_EXTENSION_NAMES.split())
 # An attribute that is a file's name; others hold the file itself, which has lines.
 _FILE_KEYS = re.compile(r"(?i).*(?:file|path|uri|url|location|library|module)")
 _FILE_CHARS_MAX = 1_024

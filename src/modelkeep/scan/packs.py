@@ -25,6 +25,7 @@ _FILES = re.compile(
 )
 _WHOLE_FILES = (b"PK\x03\x04", b"\x93NUMPY", b"\x89HDF\r\n")
 _BASE64 = re.compile(rb"gA[I-V]|UEs[DFH]|k05V|iUhE|H4sI|eJ|eN|eA|Qlpo|/Td6")
+_BEGINNINGS = frozenset(b"P\x93\x89\x1fxB\xfdgUkiHeQ/")
 # What a pickle begins with: PROTO, or an opcode that the first protocol has.
 _OPCODES = re.compile(rb"\x80[\x00-\x05]|[(\[\]{})cdiIJKLMFGNSTUVXlt\x8c]")
 _BYTES_MIN = 8
@@ -83,12 +84,17 @@ def _suspects(case: Case, *, is_stream: bool) -> list[Span]:
     )
     kept: list[Span] = []
     for span in spans:
-        if len(kept) < _SPANS_MAX and (span.is_pickle or _is_suspect(case.view, span)):
+        if span.is_pickle or _is_suspect(case.view, span):
             kept.append(span)
+        if len(kept) > _SPANS_MAX:
+            message = "more of its bytes may be pickles than are looked at"
+            raise IntegrityError("msgpack.limit", message)
     return kept
 
 
 def _is_suspect(view: memoryview, span: Span) -> bool:
+    if span.is_text and view[span.offset] not in _BEGINNINGS:
+        return False
     head = bytes(view[span.offset : span.offset + min(span.length, _BYTES_MIN)])
     if _FILES.match(head) or _BASE64.match(head):
         return True

@@ -116,7 +116,7 @@ def _texts(path: str, value: Any) -> Iterator[tuple[str, str]]:
     """A template, or a list of named ones, or a mapping from names to them."""
     if isinstance(value, str):
         yield path, value
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and _language(value) is None:  # else it is judged by itself
         for key, each in list(value.items())[:_TEXTS_MAX]:
             if isinstance(each, str):
                 yield f"{path}.{key}", each

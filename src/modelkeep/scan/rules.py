@@ -41,6 +41,7 @@ from modelkeep.scan.pickles import pickle_findings, probe_findings
 from modelkeep.scan.planted import UNKNOWN_BYTES_MAX, planted_findings
 from modelkeep.scan.programs import coreml_findings, paddle_findings
 from modelkeep.scan.settings import ScanSettings
+from modelkeep.scan.shards import shard_findings, slices_findings
 from modelkeep.scan.tars import tar_findings
 from modelkeep.scan.tensorflow import graph_file_findings, metadata_findings
 from modelkeep.scan.tensors import array_findings, tensor_findings
@@ -134,7 +135,7 @@ def _findings(view: memoryview, place: Place, settings: ScanSettings) -> tuple[F
     probe = () if kind == "pickle" else _probe(case)
     if place.is_storage:
         return probe
-    findings = list(_named_findings(kind, case, acts=bool(probe)))
+    findings = [*_named_findings(kind, case, acts=bool(probe)), *slices_findings(case)]
     if kind not in (UNKNOWN, EMPTY) and probe:
         text = f"is {kind} and at the same time a pickle that acts"
         findings.append(case.found("scan.format.polyglot", Severity.HIGH, text))
@@ -246,7 +247,7 @@ _PARSERS: Mapping[str, Parser] = {
     **{kind: partial(_data, kind) for kind in _DATA},
     **{kind: partial(_compressed, kind) for kind in _COMPRESSED},
     **{kind: partial(graph_file_findings, kind) for kind in _GRAPHS},
-    **dict.fromkeys(_ZIPS, archive_findings),
+    **dict.fromkeys(_ZIPS, shard_findings),
     "tar": tar_findings,
     "pickle": _pickle,
     "npy": _array,

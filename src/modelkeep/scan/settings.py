@@ -20,8 +20,8 @@ class ScanSettings(Record, frozen=True):
             before it counts as an attack; only data that is nearly all alike packs so well.
         filled_bytes_max: data of an HDF5 file that it does not store: a reader fills it in.
         filled_ratio_max: how many times what it stores that may be; deflate gets at most 1,032.
-        packed_values_max: values of one MessagePack or UBJSON file, at a fifth of a microsecond
-            each; numbers of one byte in a row, and typed arrays, count once.
+        packed_values_max: values of one MessagePack or UBJSON file, at a microsecond each;
+            numbers in a row, and typed lists of them, cost less.
         packed_depth_max: lists inside lists of such a file; readers recurse, models need ten.
         members_max: entries of one archive and those nested in it; torch writes one per tensor.
         depth_max: archives inside archives; a checkpoint in a bundle in a release is three.
@@ -45,7 +45,7 @@ class ScanSettings(Record, frozen=True):
     bomb_ratio_max: int = 100
     filled_bytes_max: int = 64 * _MIB
     filled_ratio_max: int = 1_000
-    packed_values_max: int = 5_000_000
+    packed_values_max: int = 2_000_000
     packed_depth_max: int = 32
     members_max: int = 50_000
     depth_max: int = 4

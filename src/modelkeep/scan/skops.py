@@ -28,8 +28,8 @@ _BUILTINS = frozenset(
      "bytearray", "slice", "type", "NoneType", "complex", "range", "object"}
 )  # fmt: skip
 # NumPy's ufuncs, and what reduces or reshapes: FunctionTransformer names such functions.
-_NUMBERS = frozenset(
-    """abs absolute acos acosh add all amax amin angle any append arange arccos arccosh arcsin
+_NUMBER_NAMES = """
+    abs absolute acos acosh add all amax amin angle any append arange arccos arccosh arcsin
     arcsinh arctan arctan2 arctanh argmax argmin argsort argwhere around array asarray asin asinh
     astype atan atan2 atanh atleast_1d atleast_2d average bincount bitwise_and bitwise_not
     bitwise_or bitwise_xor broadcast_to cbrt ceil clip column_stack concatenate conj conjugate
@@ -46,8 +46,9 @@ _NUMBERS = frozenset(
     reshape resize right_shift left_shift rint roll rollaxis rot90 round searchsorted sign signbit
     sin sinc sinh sort spacing split sqrt square squeeze stack std subtract sum swapaxes take tan
     tanh tensordot tile trace transpose trapezoid trapz tril triu true_divide trunc unique unwrap
-    var vdot vstack where zeros zeros_like""".split()
-)
+    var vdot vstack where zeros zeros_like
+"""
+_NUMBERS = frozenset(_NUMBER_NAMES.split())
 _SPECIAL = re.compile(r"scipy\.special(?:\._(?:ufuncs|basic))?\.[a-z][a-z0-9_]*")
 _STATISTICS = re.compile(
     r"scipy\.(?:stats(?:\._\w+)?\.(?:zscore|gmean|hmean|iqr|skew|kurtosis|rankdata|mode|boxcox\w*|"
@@ -63,6 +64,8 @@ _FILES = re.compile(
     r"|^(?:load|save|open|fetch|read|write|dump|from_?file|from_?regex|genfrom|to_?file|exec|eval"
     r"|run|system|compile|import|get_data_home|clear_data_home|datasource)"
 )
+# Parts of scikit-learn that are no part of a model, and run programs or fetch files.
+_TOOLS = re.compile(r"\.(?:_?testing|_?tests|conftest|datasets|externals|_build_utils|_mocking)\b")
 _CALLERS = ("attrgetter", "methodcaller")
 _CALLS_MAX = 1_000
 
@@ -90,21 +93,18 @@ def _severity(loader: str, dotted: str, pairs: Mapping[str, Any]) -> tuple[Sever
     module, _, name = dotted.rpartition(".")
     if loader == "OperatorFuncNode":
         return _operator_severity(module, name, pairs), " (CVE-2025-54412)"
-    if loader == "MethodNode" or any(
-        each.startswith("_") for each in _reached(pairs.get("content"))
-    ):
+    if loader == "MethodNode" or any(each.startswith("_") for each in _reached(pairs)):
         return Severity.HIGH, " (CVE-2025-54413)"
-    if module == "builtins" and name in _BUILTINS:
-        return None, ""
     known = target_severity(dotted)
     package = module.partition(".")[0]
     if loader == "FunctionNode" and package in _PACKAGES:
         return _function_severity(dotted, known), ""
-    if package in _PACKAGES and known is not Severity.HIGH:
-        return None, ""
-    if module == "operator" and name not in _CALLERS and known is not Severity.HIGH:
-        return Severity.MEDIUM, ""
-    return known, ""
+    if module == "operator" and known is not Severity.HIGH:
+        known = Severity.MEDIUM
+    if name[:1].islower() and _FILES.search(name):
+        known = Severity.HIGH
+    is_own = package in _PACKAGES and known is not Severity.HIGH
+    return None if is_own or (module == "builtins" and name in _BUILTINS) else known, ""
 
 
 def _function_severity(dotted: str, known: Severity | None) -> Severity | None:
@@ -116,7 +116,8 @@ def _function_severity(dotted: str, known: Severity | None) -> Severity | None:
         return None
     if known is Severity.HIGH or _FILES.search(last):
         return Severity.HIGH
-    return None if package == "sklearn" or last[:1].isupper() else Severity.MEDIUM
+    is_usual = package == "sklearn" and not _TOOLS.search(dotted)
+    return None if is_usual or last[:1].isupper() else Severity.MEDIUM
 
 
 def _operator_severity(module: str, name: str, pairs: Mapping[str, Any]) -> Severity | None:
@@ -138,7 +139,8 @@ def _texts(attrs: Any) -> Iterator[str]:
             yield value.strip().strip('"')
 
 
-def _reached(content: Any) -> Iterator[str]:
+def _reached(pairs: Mapping[str, Any]) -> Iterator[str]:
+    content = pairs.get("content")
     if isinstance(content, Mapping):
         yield from (
             value

@@ -26,6 +26,7 @@ _BUILDING = (
     "langchain",
     "xgboost.", "lightgbm.", "catboost.", "monai.", "segmentation_models_pytorch.",
     "speechbrain.", "torch_geometric.nn.", "einops.layers.", "ultralytics.nn.", "datasets.",
+    "ldm.", "sgm.", "cldm.", "taming.",
 )  # fmt: skip
 # Functions that configuration names as values.
 _FUNCTIONS = re.compile(

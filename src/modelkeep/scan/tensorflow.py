@@ -22,7 +22,7 @@ from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.kernels import protobuf
 from modelkeep.kernels.protobuf import LENGTH
-from modelkeep.kernels.protokinds import inner_fields, text_of
+from modelkeep.kernels.protokinds import inner_fields
 from modelkeep.scan import tensorflow_ops
 from modelkeep.scan.cases import Case
 from modelkeep.scan.evidence import listed, printable
@@ -66,7 +66,7 @@ def graph_file_findings(kind: str, case: Case) -> tuple[Finding, ...]:
 def text_graph_findings(case: Case) -> tuple[Finding, ...]:
     """Judge a graph written as text: its operators by name."""
     raw = str(case.view[: case.settings.text_bytes_max], "utf-8", "replace")
-    findings = []
+    findings: list[Finding] = []
     for match in _TEXT_OPERATOR.finditer(raw):
         quoted = (each[1:-1] for each in _QUOTED.findall(match[1]))
         name = _ESCAPE.sub(_unescaped, "".join(quoted))
@@ -126,12 +126,6 @@ def _object_findings(case: Case) -> list[Finding]:
                 view = case.view[each.offset : each.offset + each.length]
                 if bytes(view[:1]) == b"{":
                     findings.extend(case.inner(f"object@{each.offset}.json", view))
-    for start, stop in _spans(case.view, (2, 6)):
-        for each in protobuf.fields(case.view, start, stop, groups_pass=True):
-            name = text_of(case.view, each, 4096) if each.number == 2 else ""
-            if reaches_out(name):
-                text = f"an asset is {printable(name, 80)!r}, outside the model's folder"
-                findings.append(case.found("scan.tensorflow.path", Severity.HIGH, text))
     return [each for each in findings if each.severity is not Severity.NOTE]
 
 
@@ -167,6 +161,9 @@ def _graph_findings(case: Case, graph: Graph) -> list[Finding]:
     for _, node in graph.dangerous:
         text = f"{_where(node)} {DANGEROUS[plain_name(node.operator)]}"
         findings.append(case.found("scan.tensorflow.operator", Severity.HIGH, text))
+    for name in filter(reaches_out, graph.asset_files):
+        text = f"an asset is {printable(name, 80)!r}, outside the model's folder"
+        findings.append(case.found("scan.tensorflow.path", Severity.HIGH, text))
     walk = Walk(case.view, graph)
     custom: set[str] = set()
     for scope, node in graph.watched:
@@ -248,13 +245,14 @@ def _outside(origins: Origins) -> list[str]:
     every = {*origins.whole, *origins.parts, *origins.defaults}
     found = [text for text in every if reaches_out(text)]
     found = [text for text in found if text not in origins.parts or not _is_shard(text)]
+    found += [text for text in origins.parts if not text.strip("./\\") and "." in text]
     found += [text for text in origins.assets if reaches_out(text) and _SYSTEM.match(text)]
     return sorted(found)
 
 
 def _is_shard(text: str) -> bool:
-    """What savers put behind the name that they are given."""
-    return text.startswith(_SHARD) and not reaches_out(text[1:])
+    """What savers put behind the name that they are given, or between the parts of a name."""
+    return text == "/" or (text.startswith(_SHARD) and not reaches_out(text[1:]))
 
 
 def _writer_findings(
@@ -269,7 +267,7 @@ def _writer_findings(
         text = f"{_where(node)} writes a file that its caller names"
         yield case.found("scan.tensorflow.writer", Severity.MEDIUM, text)
         return
-    what = printable(sorted(constants)[0], 80) if constants else "a name that is computed"
+    what = printable(min(constants), 80) if constants else "a name that is computed"
     text = f"{_where(node)} writes files when the model runs: {what!r}"
     yield case.found("scan.tensorflow.writer", Severity.HIGH, text)
 
@@ -277,7 +275,7 @@ def _writer_findings(
 def _cache_findings(case: Case, node: Node, origins: Origins) -> Iterator[Finding]:
     constants = {*origins.whole, *origins.parts, *origins.defaults, *origins.assets} - {""}
     if constants:
-        text = f"{_where(node)} writes a cache to {printable(sorted(constants)[0], 80)!r}"
+        text = f"{_where(node)} writes a cache to {printable(min(constants), 80)!r}"
         yield case.found("scan.tensorflow.writer", Severity.HIGH, text)
     elif origins.kinds:
         text = f"{_where(node)} writes a cache to a file that cannot be told"

@@ -19,17 +19,22 @@ from modelkeep.scan.tensorflow_nodes import Graph, Node, Scope, functions_of, te
 
 _STEPS_MAX = 500_000
 _STEPS_OF_ONE_MAX = 20_000
-# Reading a node's attributes costs as much as so many steps.
-_BYTES_OF_ONE_STEP = 64
+# Reading a node's attributes costs a step for so many bytes; no more are looked at than this.
+_BYTES_OF_ONE_STEP = 4
+_BYTES_MAX = 200_000
 # Operators that give back what they got: the inputs from which their values come.
 _PASSING = frozenset(
-    """
-    Identity IdentityN Pack Concat ConcatV2 Reshape ExpandDims Squeeze Select SelectV2 Switch Merge
-    Enter Exit RefSwitch RefIdentity NextIteration StopGradient Snapshot EnsureShape GuaranteeConst
-    ShardedFilename ShardedFilespec Unpack Split SplitV StridedSlice Slice Tile Fill BroadcastTo
-    Gather GatherV2 PreventGradient ReadVariableOp
-    """.split()
-)
+    {"Identity", "IdentityN", "Pack", "Concat", "ConcatV2", "Reshape", "ExpandDims",
+     "Squeeze", "Select", "SelectV2", "Switch", "Merge", "Enter", "Exit", "RefSwitch",
+     "RefIdentity", "NextIteration", "StopGradient", "Snapshot", "EnsureShape",
+     "GuaranteeConst", "ShardedFilename", "ShardedFilespec", "Unpack", "Split", "SplitV",
+     "StridedSlice", "Slice", "Tile", "Fill", "BroadcastTo", "Gather", "GatherV2",
+     "PreventGradient", "ReadVariableOp"}
+)  # fmt: skip
+# Operators that make a name of parts, all of which are seen: their inputs and attributes.
+_MAKING = frozenset({"StringJoin", "StaticRegexReplace", "RegexReplace"})
+# Of these the first input; the others are numbers that choose.
+_FIRST_ONLY = frozenset({"Switch", "RefSwitch", "ShardedFilename", "ShardedFilespec"})
 _CONSTANTS = frozenset({"Const", "HostConst"})
 _PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 _VARIABLES = frozenset({"VarHandleOp", "VariableV2", "Variable"})
@@ -42,11 +47,10 @@ _SAVER_NODE = re.compile(r"(?:.*/)?save(?:_\d+)?/(?:Const|filename/input)")
 _SAVER_DEFAULT = "model"
 # What stands between a saver's operators and the end of the graph.
 _SAVER_OPERATORS = frozenset(
-    """
-    Identity IdentityN NoOp Pack ExpandDims Concat ConcatV2 Const ShardedFilename ShardedFilespec
-    StringJoin Select StaticRegexFullMatch Placeholder PlaceholderWithDefault
-    """.split()
-)
+    {"Identity", "IdentityN", "NoOp", "Pack", "ExpandDims", "Concat", "ConcatV2", "Const",
+     "ShardedFilename", "ShardedFilespec", "StringJoin", "Select", "StaticRegexFullMatch",
+     "Placeholder", "PlaceholderWithDefault"}
+)  # fmt: skip
 _SAVERS = frozenset({"Save", "SaveV2", "SaveSlices", "MergeV2Checkpoints"})
 
 
@@ -94,12 +98,13 @@ class _Step(NamedTuple):
 class Walk:
     """The walks of one graph, and their common budget."""
 
-    __slots__ = ("_graph", "_idle", "_known", "_live", "_steps", "_view")
+    __slots__ = ("_graph", "_idle", "_known", "_live", "_read_texts", "_steps", "_view")
 
     def __init__(self, view: memoryview, graph: Graph) -> None:
         self._view = view
         self._graph = graph
         self._steps = 0
+        self._read_texts: dict[int, tuple[list[str], bool]] = {}
         self._known: dict[tuple[str, str], Origins] = {}
         self._idle: frozenset[str] | None = None
         self._live: frozenset[str] | None = None
@@ -161,17 +166,29 @@ class Walk:
         if operator in _PASSING:
             if operator in ("Select", "SelectV2"):
                 values = values[1:]
-            elif operator in ("Switch", "RefSwitch"):
+            elif operator in _FIRST_ONLY:
                 values = values[:1]
             return [_Step(scope, each, way) for each in values]
-        if operator != "StringJoin":
+        if operator not in _MAKING:
             found.kinds.add(Kind.COMPUTED if values else Kind.UNKNOWN)
+        texts, is_hidden = self._texts(node)
+        found.parts.update(filter(None, texts))  # a separator, what is put in
+        if is_hidden:
+            found.kinds.add(Kind.UNKNOWN)
         way = _Way.PART if way is _Way.WHOLE else way
         return [_Step(scope, each, way) for each in values]
 
+    def _texts(self, node: Node, wanted: str = "") -> tuple[list[str], bool]:
+        if node.offset not in self._read_texts:
+            self._read(node)
+            self._read_texts[node.offset] = texts_of(self._view, node, wanted)
+        return self._read_texts[node.offset]
+
+    def _read(self, node: Node) -> None:
+        self._steps += min(node.length, _BYTES_MAX) // _BYTES_OF_ONE_STEP
+
     def _constant(self, step: _Step, node: Node, found: Origins) -> None:
-        self._steps += node.length // _BYTES_OF_ONE_STEP
-        texts, is_hidden = texts_of(self._view, node, "value")
+        texts, is_hidden = self._texts(node, "value")
         if is_hidden:
             found.kinds.add(Kind.UNKNOWN)
         is_main = not step.scope.function
@@ -222,7 +239,7 @@ class Walk:
     # ---- functions ----
 
     def _of_call(self, step: _Step, node: Node, found: Origins) -> Iterator[_Step]:
-        self._steps += node.length // _BYTES_OF_ONE_STEP
+        self._read(node)
         names, is_hidden = functions_of(self._view, node)
         if is_hidden:
             found.kinds.add(Kind.UNKNOWN)

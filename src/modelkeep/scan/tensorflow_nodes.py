@@ -8,7 +8,7 @@ in it can be followed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,15 +18,19 @@ from modelkeep.kernels.protobuf import LENGTH, VARINT, Field
 from modelkeep.kernels.protokinds import inner_fields, text_of
 from modelkeep.scan import tensorflow_ops
 
-_NODES_MAX = 2_000_000
+_NODES_MAX = 1_000_000
 # About 300 bytes each are kept: graphs of models have up to some ten thousand nodes.
-_KEPT_MAX = 300_000
+_KEPT_MAX = 200_000
 _WATCHED_MAX = 20_000
 _DANGEROUS_MAX = 1_000
 _NAME_BYTES_MAX = 4096
 # Beyond this a name can only be one of a table's many words.
 _TEXTS_MAX = 1_000
 _STRING = 7  # DT_STRING
+# Name, operator, input, device and attribute of a node, as bytes with lengths; two bytes of length.
+_NODE_TAGS = frozenset({0x0A, 0x12, 0x1A, 0x22, 0x2A})
+_SHORT = 1 << 14
+_ASSETS = "saved_model_assets"
 
 
 class Node(NamedTuple):
@@ -74,7 +78,11 @@ class Graph:
         watched: the nodes whose operator does more than compute.
         calls: the nodes that call a function.
         exported: functions that the objects of a SavedModel offer, and their bound inputs.
+        sending: the nodes that send what they see to an address.
         roots: names of nodes that a loader runs for its caller or for itself.
+        savers: names of the nodes in whose place a saver puts the name of its file.
+        assets: names of the nodes in whose place the loader puts the name of an asset.
+        given: names of the nodes that a signature's caller gives.
         has_hidden_calls: a node takes the name of a function from elsewhere.
     """
 
@@ -88,6 +96,7 @@ class Graph:
     roots: set[str] = field(default_factory=set)
     savers: set[str] = field(default_factory=set)
     assets: set[str] = field(default_factory=set)
+    asset_files: list[str] = field(default_factory=list)
     given: set[str] = field(default_factory=set)
     has_hidden_calls: bool = False
     is_partial: bool = False
@@ -200,8 +209,7 @@ def _meta(view: memoryview, start: int, stop: int) -> Graph:
         elif each.number == 5:
             _read_signature(view, each, graph)
         elif each.number == 6:
-            for part in _parts(view, each, 1):
-                graph.assets.update(_node_names(view, part, 1))
+            _read_asset(view, each, graph)
         elif each.number == 7:
             _read_objects(view, each, graph)
     return graph
@@ -250,7 +258,7 @@ def _read_head(view: memoryview, head: Field, scope: Scope) -> None:
 def _read_node(view: memoryview, where: Field, graph: Graph, scope: Scope) -> None:
     name, operator = "", ""
     inputs: list[str] = []
-    for each in protobuf.fields(view, where.offset, where.offset + where.length, groups_pass=True):
+    for each in node_fields(view, where.offset, where.offset + where.length):
         if each.wire != LENGTH:
             continue
         if each.number == 1:
@@ -264,6 +272,24 @@ def _read_node(view: memoryview, where: Field, graph: Graph, scope: Scope) -> No
         raise IntegrityError("protobuf.depth", "the graph has too many nodes")
     node = Node(name, operator, tuple(inputs), where.offset, where.length)
     _sort_in(view, node, graph, scope)
+
+
+def node_fields(view: memoryview, start: int, stop: int) -> Iterable[Field]:
+    """The fields of a node: nearly all are short texts and messages, which are read faster here.
+
+    What is anything else is left to `protobuf.fields`, from the node's first byte.
+    """
+    found: list[Field] = []
+    at = start
+    while at + 3 <= stop:
+        tag, length, head = view[at], view[at + 1], 2
+        if length >= 0x80:
+            length, head = length & 0x7F | view[at + 2] << 7, 3
+        if tag not in _NODE_TAGS or length >= _SHORT:
+            break
+        found.append(Field(tag >> 3, LENGTH, 0, at + head, length))
+        at += head + length
+    return found if at == stop else protobuf.fields(view, start, stop, groups_pass=True)
 
 
 def _sort_in(view: memoryview, node: Node, graph: Graph, scope: Scope) -> None:
@@ -298,11 +324,23 @@ def _read_saver(view: memoryview, saver: Field, graph: Graph) -> None:
     graph.roots.update(_node_names(view, saver, 3))
 
 
+def _read_asset(view: memoryview, asset: Field, graph: Graph) -> None:
+    for tensor in _parts(view, asset, 1):
+        graph.assets.update(_node_names(view, tensor, 1))
+    graph.asset_files += [_name(view, each) for each in _parts(view, asset, 2)]
+
+
 def _read_collection(view: memoryview, entry: Field, graph: Graph) -> None:
-    """Collections of names of nodes: what to run first, among others."""
+    """Collections: names of nodes to run first, among others; TensorFlow 1's assets."""
     for value in _parts(view, entry, 2):
         for names in _parts(view, value, 1):
             graph.roots.update(_node_names(view, names, 1))
+    if _ASSETS in (_name(view, each) for each in _parts(view, entry, 1)):
+        for value in _parts(view, entry, 2):
+            for many in _parts(view, value, 5):
+                for one in _parts(view, many, 1):
+                    for asset in _parts(view, one, 2):
+                        _read_asset(view, asset, graph)
 
 
 def _read_signature(view: memoryview, entry: Field, graph: Graph) -> None:
@@ -339,9 +377,7 @@ def _read_objects(view: memoryview, objects: Field, graph: Graph) -> None:
                 numbers += _numbers(view, value)
     unknown = Bound("", "")
     for name, numbers in bound.items():
-        graph.exported[name] = [
-            things[each] if each < len(things) else unknown for each in numbers
-        ]
+        graph.exported[name] = [things[each] if each < len(things) else unknown for each in numbers]
 
 
 def _thing(view: memoryview, thing: Field) -> Bound:
@@ -392,4 +428,4 @@ def _name(view: memoryview, each: Field) -> str:
 
 
 def _shared(text: str, graph: Graph) -> str:
-    return graph.texts.setdefault(text, text)
+    return text if graph.is_partial else graph.texts.setdefault(text, text)

@@ -1,9 +1,10 @@
-"""TensorFlow's operators: which reach out of the graph, and in which input or attribute they say so.
+"""TensorFlow's operators: which of them reach out of a graph, and where they say to what.
 
-Theory of operation. TensorFlow has about 1,900 operators, and some sixty of them open files, call
-Python or talk to others. Those stand here, by what they do. The rest, `tensorflow_operators.txt`, is
-data: `scripts/harmless_operators.py` asks TensorFlow's own registry for every operator, and writes
-down those that compute and those that nobody has looked at. So a name is in one of four places:
+Theory of operation. TensorFlow has about 1,900 operators, and some eighty of them open files, call
+Python or talk to others. Those stand here, by what they do. The rest is data,
+`tensorflow_operators.txt`: `scripts/harmless_operators.py` asks TensorFlow's own registry, and
+writes down the operators that compute and those that nobody has looked at. So a name is in one of
+four places:
 
 - in a table here: it is judged by what the table says;
 - `plain` or `calls` (which takes functions of the graph) in the list: it only computes;

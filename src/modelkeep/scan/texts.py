@@ -44,7 +44,8 @@ _YAML_SIGNS = re.compile(
 )
 _XML = re.compile(r"\s*<(?:\?xml|!DOCTYPE|!ENTITY|PMML|net\b)", re.IGNORECASE)
 _ENTITIES = re.compile(r"<!\s*ENTITY", re.IGNORECASE)
-_DTD = re.compile(r"<!DOCTYPE\s+[^>\[]*?\b(?:SYSTEM|PUBLIC)\b([^>\[]*)", re.IGNORECASE)
+_DTD = re.compile(r"<!DOCTYPE\s[^<>\[]*?\b(?:SYSTEM|PUBLIC)\b([^<>\[]*)", re.IGNORECASE)
+_SCRIPT = re.compile(r"<(?:script|Extension)[^<>]*>([^<]*)")
 # Whose document types readers have at hand.
 _KNOWN_DTD = re.compile(
     r"https?://(?:www\.)?(?:w3\.org|dmg\.org|oasis-open\.org|apple\.com|docbook\.org)/",
@@ -125,7 +126,7 @@ def _xml(case: Case) -> tuple[Finding, ...]:
     if match:
         what = f"its XML declares entities at {match.start()}: {printable(match[0], 60)!r} (XXE)"
         return (case.found("scan.xml.entity", Severity.HIGH, what),)
-    if re.search(r"<(?:script|Extension)[^>]*>\s*[^<]*(?:eval|exec|Runtime)", text):
+    if any(re.search(r"eval|exec|Runtime", each[1]) for each in _SCRIPT.finditer(text)):
         what = "its XML holds a script"
         return (case.found("scan.xml.script", Severity.MEDIUM, what),)
     return (case.found("scan.xml.plain", Severity.NOTE, "is XML without entities"),)

@@ -14,7 +14,7 @@ from modelkeep.core.artifact import parsed_reference
 from modelkeep.core.digest import Digest
 from modelkeep.core.errors import UsageError
 from modelkeep.core.policy import Use
-from modelkeep.flows.admit import Candidate
+from modelkeep.flows.candidate import Candidate
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
 from modelkeep.flows.permission import demand_use
 from modelkeep.flows.registry import HeldVersion, held_version, reference_to, resolved

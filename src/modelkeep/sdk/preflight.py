@@ -28,7 +28,7 @@ def preflighted(
 ) -> tuple[Verdict, Host]:
     """Judge this machine for the models that `serve` would serve, or for those that are named.
 
-    Reads the manifests and nothing of the models. It costs what the facts cost: some 50
+    Reads the manifests and nothing of the models. It costs what the facts cost: some 200
     milliseconds, and the timeout of places that are demanded and not reached.
 
     Raises:
@@ -81,16 +81,15 @@ def ready_to_serve(
     *,
     warn: Warn,
 ) -> None:
-    """Refuse to start what would surely fail, and warn of what is likely to; some 15 ms.
+    """Refuse to start what would surely fail, and warn of what is likely to; a few milliseconds.
 
-    Whether the port is free is found out by who listens on it, a moment later.
+    Whether the port is free is found out by who listens on it, a moment later; what a sandbox
+    brings, by the replicas, which say so.
 
     Raises:
         RefusedError: `preflight.refused`.
     """
-    asked = Asked(
-        folders=(str(folder.path),), private=private_paths(folder, config), isolation=True
-    )
+    asked = Asked(folders=(str(folder.path),), private=private_paths(folder, config))
     asked = what_to_ask(config.preflight, asked, folder=str(folder.path))
     verdict, _ = preflight(
         host_facts(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from modelkeep.adapters.appearing import appearing
@@ -19,8 +18,10 @@ from modelkeep.crypto.keytext import verifier_text
 from modelkeep.crypto.locks import Lock, Passphrase
 from modelkeep.crypto.secret import Secret
 from modelkeep.crypto.stream import Read
-from modelkeep.flows.admit import Admitted, Candidate, admitted
+from modelkeep.flows.admit import Admitted, admitted
+from modelkeep.flows.candidate import Candidate
 from modelkeep.flows.copy import CopyReport, copied
+from modelkeep.flows.deposit import Also
 from modelkeep.flows.export import Exported, exported
 from modelkeep.flows.keep import record
 from modelkeep.flows.portable_stream import Received, received
@@ -29,7 +30,7 @@ from modelkeep.sdk.dependencies import assessor
 from modelkeep.sdk.keep import Keep
 from modelkeep.sdk.sealing import Data, Public, keys_of, openers_of
 from modelkeep.vault.streams import Plain
-from modelkeep.wiring import scanner
+from modelkeep.wiring import canary_trial, scanner
 
 Progress = Callable[[int], None]
 
@@ -161,32 +162,31 @@ class Transfer:
                 workers=opened.workers,
             )
 
-            def entry(version: int) -> tuple[str, dict[str, Fact]]:
-                """Who sent it, in the same write to the ledger as that it was let in."""
-                facts: dict[str, Fact] = {
-                    "model": name,
-                    "version": version,
-                    "manifest": arrived.proof.digest,
-                    "signer": verifier_text(arrived.proof.signer),
-                }
-                return "model.imported", facts
-
+            entry = _imported(arrived, name)
             done = admitted(
                 self._keep,
-                replace(
-                    _candidate(arrived, name=name, domain=domain, note=note),
-                    claims=Claims(proven=verifier_text(arrived.proof.signer)),
-                ),
+                _candidate(arrived, name=name, domain=domain, note=note),
                 vault=self._keep.config.vault,
                 scan=self._keep.config.scan,
                 scanner=scanner(),
                 admission=self._keep.config.admission,
                 assess=assessor(self._keep.folder, self._keep.config.advisories),
+                trial=canary_trial(),
                 also=(entry,),
             )
         if not done.is_new:
             record(self._keep.opened, *entry(done.version))
         return done
+
+
+def _imported(arrived: Received, name: str) -> Also:
+    """Who sent it, in the same write to the ledger as that it was let in."""
+    facts: dict[str, Fact] = {
+        "model": name,
+        "manifest": arrived.proof.digest,
+        "signer": verifier_text(arrived.proof.signer),
+    }
+    return lambda version: ("model.imported", {**facts, "version": version})
 
 
 def _candidate(arrived: Received, *, name: str, domain: str, note: str) -> Candidate:
@@ -197,6 +197,7 @@ def _candidate(arrived: Received, *, name: str, domain: str, note: str) -> Candi
         files=tuple(_plain(path, raw) for path, raw in arrived.files),
         domain=domain,
         canary=manifest.canary,
+        claims=Claims(proven=verifier_text(arrived.proof.signer)),
         note=note or manifest.note,
         policy=manifest.policy,
         card=manifest.card,

@@ -43,6 +43,7 @@ from modelkeep.kernels.replica_frames import (
 )
 from modelkeep.kernels.wire import ELEMENT_BYTES, element_count
 from modelkeep.ports.runtime import Runtime
+from modelkeep.ports.sandbox import CALLS, NETWORK
 from modelkeep.workers.plan import ReplicaPlan, replica_plan
 
 RECEIVE_BYTES = 1024 * 1024
@@ -294,7 +295,10 @@ def _lock_in(model_bytes: int, plan: ReplicaPlan) -> None:
         UnavailableError: `sandbox.leaks`, when what is on does not hold.
     """
     kept = replica_grants((plan.model_fd, plan.listen_fd, plan.lifeline_fd), sockets=True)
-    this_sandbox().lock_in(replica_limits(model_bytes), kept)
+    for each in this_sandbox().lock_in(replica_limits(model_bytes), kept):
+        if each.name in (CALLS, NETWORK) and not each.is_on:
+            text = f"modelkeep: warning: a replica of {plan.model}:{plan.version} is not locked in"
+            sys.stderr.write(f"{text} by {each.name!r}: {each.why}\n")
 
 
 def _never_wait(one: socket.socket) -> None:

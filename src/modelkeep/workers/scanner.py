@@ -58,12 +58,14 @@ _LATE = (
     *("encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_32"),
     *("encodings.utf_32_be", "encodings.utf_32_le", "encodings.utf_7", "encodings.utf_8_sig"),
     *("stringprep", "unicodedata", "_strptime", "html.entities", "zipfile", "tarfile"),
+    "packaging.licenses",
 )
 # Looked into before the first fork: lists that parsers read from files when they first need them.
 _WARMING = (
     ("a.pkl", b"\x80\x02cacme\nForest\n)\x81cos\nsystem\n."),
     ("config.json", b'{"chat_template": "{% for m in messages %}{{ m.role | trim }}{% endfor %}"}'),
     ("MLmodel", b"flavors:\n  a: [1]\n"),
+    ("saved_model.pb", b"\x08\x01\x12\x14\n\x06*\x042.20\x12\n\n\x08\n\x01a\x12\x03Zzz"),
 )
 EXIT_CRASHED = 70
 READ_BYTES = 64 * 1024

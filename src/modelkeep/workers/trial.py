@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from contextlib import suppress
 
 import numpy as np
@@ -54,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends with its parent, not before
         signal.signal(number, signal.SIG_IGN)
+    # The runtime has a thread of its own, which waits and holds no lock of Python's.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     gc.freeze()
     sandbox = this_sandbox()
     with socket.socket(fileno=options.fd) as parent:

@@ -26,9 +26,12 @@ import zlib
 from pathlib import Path
 
 import model_files
+import msgspec
 import numpy as np
 import pytest
+import zstandard
 from mutations import mutated
+from packed_files import data_set, hdf5_beside, matlab, matrix, packed, ubjson, zip_member
 from trees import safetensors
 
 from modelkeep.adapters.scan_process import ProcessScanner
@@ -48,9 +51,9 @@ CI_S = 13.0
 FULL_S = 2 * 3600.0  # two run at once
 
 
-def zipped(**members):
+def zipped(method=zipfile.ZIP_DEFLATED, **members):
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(target, "w", method) as archive:
         for name, raw in members.items():
             archive.writestr(name.replace("__", "/"), raw)
     return target.getvalue()
@@ -103,7 +106,12 @@ SEEDS = {
     "model.joblib": lambda: [zlib.compress(pickles()[2]), gzip.compress(pickles()[3])],
     "model.gz": lambda: [gzip.compress(pickles()[2]), bz2.compress(BYTES), lzma.compress(BYTES)],
     "model.pt": lambda: [vector("checkpoint.pt"), vector("state-2.pt"), vector("script.pt")],
-    "model.zip": lambda: [zipped(a=BYTES, b__c=pickles()[4]), zipped(d=zipped(e=b"x"))],
+    "model.zip": lambda: [
+        zipped(a=BYTES, b__c=pickles()[4]),
+        zipped(d=zipped(e=b"x")),
+        *(zipped(method, a=pickles()[2]) for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
+        zip_member("a", zstandard.compress(BYTES), method=93, plain=BYTES),
+    ],
     "model.tar": lambda: [tarred(a=BYTES, b=pickles()[2]), tarred(pickle=pickles()[1])],
     "model.npz": lambda: [vector("packed.npz"), vector("stored.npz")],
     "model.npy": lambda: [array(np.arange(6.0)), array(np.array([{"a": 1}, "b"], dtype=object))],
@@ -115,7 +123,20 @@ SEEDS = {
     ],
     "saved_model.pb": lambda: [model_files.saved_model(model_files.node("a", "ReadFile", "b"))],
     "model.h5": lambda: [
-        model_files.hdf5(model_files.attribute("model_config", DOCUMENTS[0].encode()))
+        model_files.hdf5(model_files.attribute("model_config", DOCUMENTS[0].encode())),
+        model_files.hdf5(*data_set((1 << 10, 1 << 10), 4)),
+        hdf5_beside("model_config", DOCUMENTS[0].encode()),
+    ],
+    "model.ubj": lambda: [ubjson({"learner": {"a": [1, 2.5, None, BYTES], "b": {"c": "text"}}})],
+    "model.msgpack": lambda: [
+        msgspec.msgpack.encode(
+            {"nd": True, "kind": "O", "data": pickles()[2], "v": [1.5, [2, {"a": BYTES}]] * 3}
+        ),
+        msgspec.msgpack.encode([msgspec.msgpack.Ext(1, pickles()[1]), list(range(300))]),
+    ],
+    "model.mat": lambda: [matlab(matrix(6), packed(matrix(1, matrix(2, matrix(16)))))],
+    "model.xml": lambda: [
+        b'<net name="m"><data element_type="f32" shape="4,2" offset="0" size="32"/></net>'
     ],
     "model.keras": lambda: [
         zipped(**{"config.json": DOCUMENTS[0].encode(), "metadata.json": b"{}", "model.h5": b""})

@@ -40,7 +40,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main():
-    is_alone = not (_LIBC.unshare(_NEW_NETWORK) and _LIBC.unshare(_NEW_USER | _NEW_NETWORK))
+    if _LIBC.unshare(_NEW_NETWORK):  # only root may
+        _LIBC.unshare(_NEW_USER | _NEW_NETWORK)
     _LIBC.prctl(_SUBREAPER, 1, 0, 0, 0)
     for name in sys.argv[1:]:
         importlib.import_module(name)
@@ -48,8 +49,7 @@ def main():
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for line in sys.stdin:
         job = json.loads(line)
-        found = proven(job)
-        print(json.dumps({**found, "no_network": is_alone}), file=answers, flush=True)
+        print(json.dumps(proven(job)), file=answers, flush=True)
 
 
 def proven(job):
