@@ -25,6 +25,8 @@ CASES_MIN = 380
 # These take seconds each.
 _LONG = (Harm.MEMORY, Harm.DISK, Harm.TIME)
 _HEAVY = ("joblib_transform",)
+# Programs in a package of torch are code, which holds whatever it does: somebody has to approve it.
+HELD_BY_DESIGN = {"torch-package-pickle"}
 
 
 def decision(files):
@@ -63,7 +65,9 @@ def test_no_twin_is_held_or_denied(recipe, cases):
         for case in cases[recipe]
         if (found := decision(case.twin)) is not Decision.ALLOW
     }
-    assert not wrong
+    assert wrong == dict.fromkeys(
+        HELD_BY_DESIGN & {each.name for each in cases[recipe]}, Decision.HOLD
+    )
 
 
 def test_a_twin_differs_from_its_case_and_every_case_has_a_name_of_its_own(cases):

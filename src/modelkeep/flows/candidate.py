@@ -20,6 +20,7 @@ from modelkeep.kernels.digest import digest_of
 from modelkeep.ports.scanner import Scanner, Unjudged
 from modelkeep.ports.trial import Trial
 from modelkeep.scan.settings import ScanSettings
+from modelkeep.scan.shards import settled
 from modelkeep.vault.streams import Plain
 
 _NONE = Digest("")
@@ -112,20 +113,22 @@ def scanned(
 
     Where it is from is asked only of what a scan does not deny.
     """
-    findings: list[Finding] = []
     kinds: dict[str, str] = {}
     schema: Schema | None = None
-    bad: Plain | None = None
     asked = (Unjudged(each.path, each.raw, each.fd, each.forget) for each in candidate.files)
     sizes = {each.path: each.size_bytes for each in candidate.files}
     came = scanner.judge(asked, sizes=sizes, settings=settings)
+    said: list[tuple[Plain, tuple[Finding, ...]]] = []
     for each, own in zip(candidate.files, came, strict=True):
-        if bad is None and judged(own.findings).decision is not Decision.ALLOW:
-            bad = each
-        findings += own.findings
+        said.append((each, own.findings))
         kinds[each.path] = own.kind
         schema = schema or own.schema
-    subject = bad or candidate.files[0]
+    findings = settled(one for _, own in said for one in own)
+    left = frozenset(findings)
+    bad = (
+        each for each, own in said if judged(left.intersection(own)).decision is not Decision.ALLOW
+    )
+    subject = next(bad, candidate.files[0])
     is_denied = judged(findings).decision is Decision.DENY
     proof = NO_PROOF if is_denied else proof_of()
     verdict = judged([*findings, *proof.findings])

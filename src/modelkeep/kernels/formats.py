@@ -76,7 +76,7 @@ _LZMA_BYTES_MAX = 1 << 38
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")
 # What is decompressed to tell whether a weak sign means what it seems to.
 _TRIED_BYTES = 64
-_TRIED_MEMORY_BYTES_MAX = 64 << 20
+_LZMA_DICTIONARY_MIN = (1 << 12).to_bytes(4, "little")
 _TAR_MAGIC_OFFSET = 257
 # Protocols 2-5 begin with PROTO; what may follow it is an opcode that needs nothing on the stack.
 # Older ones have no magic: the scanner probes for them (`modelkeep.scan.pickles`).
@@ -211,12 +211,12 @@ def _is_lzma(head: bytes) -> bool:
     whole = dictionary >= 1 << 12 and dictionary in (1 << top, (1 << top) + (1 << (top - 1)))
     if not whole or not (size == (1 << 64) - 1 or 0 < size < _LZMA_BYTES_MAX):
         return False
-    try:  # its header has no magic, and numbers look like one
-        lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_TRIED_MEMORY_BYTES_MAX).decompress(
-            head, _TRIED_BYTES
-        )
-    except lzma.LZMAError as error:
-        return "memory" in str(error).lower()
+    # Its header has no magic, and numbers look like one. The first bytes need no large dictionary.
+    tried = head[:1] + _LZMA_DICTIONARY_MIN + head[5:]
+    try:
+        lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(tried, _TRIED_BYTES)
+    except lzma.LZMAError:
+        return False
     return True
 
 

@@ -31,8 +31,10 @@ from modelkeep.scan.walks import Entry, walked
 _SMALL_BYTES = 2 << 20
 _ACTING_KEY = re.compile(
     rb'"(?:class_name|auto_map|_target_|lc|chat_template|template|py/[a-z]+|trust_remote_code|'
-    rb"custom_pipelines|_class_name|:serialized:|expr_str|guards_code|__[a-z_]+__|target|loader_module|"
-    rb'[A-Za-z_]*\\u00[2-7][0-9A-Fa-f][^"]{0,40})"\s*:\s*["\[{t]'
+    rb"custom_pipelines|_class_name|:serialized:|expr_str|guards_code|__[a-z_]+__|target|"
+    rb"loader_module|_type|template_format|input_variables|auto_mapping|activation_function|"
+    rb"structure|backbone|nbformat|"
+    rb'[A-Za-z_]*\\u00[2-7][0-9A-Fa-f][^"]{0,40})"\s*:\s*["\[{t0-9]'
 )
 Rule = Callable[[Case, Entry], list[Finding]]
 _RULES: tuple[Rule, ...] = (

@@ -19,7 +19,7 @@ from modelkeep.scan.cases import Case
 from modelkeep.scan.evidence import printable
 from modelkeep.scan.walks import Entry
 
-_ALPHABET = re.compile(r"[A-Za-z0-9+/\s_-]{16,}={0,2}\s*")
+_ALPHABET = re.compile(r"[A-Za-z0-9+/\s_-]{16,}(?:=\s*){0,2}")
 _SHAPES = (b"+/", b"-_")
 _LOADED = frozenset({"pickle", "zip", "torch-zip", "npy", "hdf5", "gzip", "zlib", "bzip2", "xz"})
 # Of one object: loaders keep tens of such texts.

@@ -65,6 +65,7 @@ _REFERENCES: tuple[tuple[str, str], ...] = (
     ("scan.pickle.memo", "CWE-789"),
     ("scan.pickle.limit", "CWE-400"),
     ("scan.pickle.", "CWE-502, AML.T0011.000"),
+    ("scan.shard.", "CWE-502, CWE-436, AML.T0011.000"),
     ("scan.template.bomb", "CWE-400"),
     ("scan.template.depth", "CWE-674"),
     ("scan.template.broken", "CWE-20, AML.T0010"),

@@ -31,6 +31,8 @@ _RANK_MAX = 64
 _FORMS = {1: "<f", 6: "<i", 7: "<q", 11: "<d"}
 _VARINTS = (6, 7)
 _DEPTH_MAX = 100
+# Operators that spread each of their two inputs over the other.
+_SPREADING = ("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater")
 Numbers = Sequence[float]
 
 _Name = tuple[str, str]
@@ -124,14 +126,45 @@ def _node_bombs(
     view: memoryview, nodes: Iterable[OnnxNode], outer: Mapping[str, Numbers], depth: int
 ) -> Iterator[tuple[bool, str]]:
     known = dict(outer)
+    made: dict[str, Numbers] = {}  # shapes of what written numbers alone make
     for node in nodes:
         learn(view, node, known)
-        elements = max(_asked(node, known), prod(node.shape))
+        shape = _made_shape(node, known, made)
+        if shape and len(node.outputs) == 1:
+            made[node.outputs[0]] = shape
+        elements = max(_asked(node, known), _product(shape))
         if elements > max(_MADE_FREE, min(_MADE_MAX, _MADE_PER_BYTE * len(view))):
             text = f"{node.op_type} {node.name!r:.60} makes a tensor of {elements:.3g} elements"
             yield elements > _MADE_MAX, text
         for graph in node.subgraphs:
             yield from _graph_bombs(view, graph, known, depth + 1)
+
+
+def _made_shape(
+    node: OnnxNode, known: Mapping[str, Numbers], made: Mapping[str, Numbers]
+) -> Numbers:
+    """The least shape of what a node gives, where written numbers say it; else none."""
+    given = [made.get(name, ()) for name in node.inputs]
+    if node.op_type in ("ConstantOfShape", "Expand"):
+        place = 0 if node.op_type == "ConstantOfShape" else 1
+        return known.get(node.inputs[place], ()) if place < len(node.inputs) else ()
+    if node.op_type == "Reshape" and len(given) == 2 and given[0]:
+        wanted = known.get(node.inputs[1], ())
+        rest = _product(given[0]) / _product([each for each in wanted if each > 0])
+        return tuple(each if each > 0 else rest for each in wanted)
+    if node.op_type == "MatMul" and len(given) == 2 and all(len(each) > 1 for each in given):
+        one, other = given
+        return (*_wider(one[:-2], other[:-2]), one[-2], other[-1])
+    if node.op_type in _SPREADING and len(given) == 2:
+        return _wider(*given)
+    return node.shape
+
+
+def _wider(one: Numbers, other: Numbers) -> Numbers:
+    """The shape that two shapes have together, once each is spread over the other."""
+    rank = max(len(one), len(other))
+    padded = [(1,) * (rank - len(each)) + tuple(each) for each in (one, other)]
+    return tuple(max(pair) for pair in zip(*padded, strict=True))
 
 
 def _asked(node: OnnxNode, known: Mapping[str, Numbers]) -> float:

@@ -41,6 +41,8 @@ _HOOKS = frozenset({
     "__prepare__", "__array_prepare__", "__getnewargs__", "__getnewargs_ex__", "__getinitargs__",
     "append", "extend", "add",
 })  # fmt: skip
+# Of classes like transformers' configurations: what they call whenever an attribute is set.
+_VALIDATORS = "__validators__"
 # Of torch: a storage (from 0.4 on five parts, six before), and the class of a module.
 _STORAGE_PARTS = (5, 6)
 
@@ -140,6 +142,9 @@ class Calls:
     def entry(self, key: str, value: Value) -> None:
         """Look at an entry of a map, which may become the attribute of an object."""
         is_code = value.__class__ is Symbol or (value.__class__ is Made and passed_on(value.by))
+        if key == _VALIDATORS and value is not None:
+            text = f"sets {key}, which configurations of transformers call"
+            self.note("scan.pickle.hook", Severity.MEDIUM, text)
         if is_code and key in _HOOKS:
             what = value.by if isinstance(value, Made) else value
             text = f"sets {key}, which a loader calls, to {what}"

@@ -26,9 +26,11 @@ from modelkeep.scan.symbols_shapes import (
     LOADS_STORAGE,
     MAKERS,
     PARTIAL,
+    SCRIPT_OBJECT,
     VECTORIZE,
     asked_for,
     is_guarded,
+    is_packed_state,
     is_partial_state,
     is_shared,
     is_template_state,
@@ -143,7 +145,7 @@ def is_callable(symbol: Symbol, arguments: Arguments, effect: str) -> bool:
         return True
     if use not in (_OBJECT, _ITEMS):
         return False
-    return effect != "reduce" or arguments == ()
+    return effect in ("new", "new_with_keywords") or arguments == ()
 
 
 def _is_listed_attribute(arguments: Arguments) -> bool:
@@ -170,6 +172,8 @@ def is_state(symbol: Symbol, state: Value) -> bool:
         return False
     if symbol == VECTORIZE:
         return is_vectorized_state(state)
+    if symbol == SCRIPT_OBJECT:
+        return is_packed_state(state)
     if runs_state(symbol):
         return symbol.name.endswith("_frozen") or is_template_state(state)
     return not isinstance(state, Made) or state.by != PARTIAL

@@ -17,6 +17,7 @@ Shape = Callable[[Arguments], bool]
 LOADS_STORAGE = Symbol("torch.storage", "_load_from_bytes")
 PARTIAL = Symbol("functools", "partial")
 VECTORIZE = Symbol("numpy", "vectorize")
+SCRIPT_OBJECT = Symbol("torch", "ScriptObject")
 GETATTR = Symbol("builtins", "getattr")
 # What they return is a dictionary, which may be the state of an object.
 DICTS = frozenset({
@@ -44,6 +45,7 @@ _TEMPLATE = re.compile(
     r"def _parse_args_stats\(self, [A-Za-z0-9_, =]*, moments='mv'\):\n"
     r"    return \([A-Za-z0-9_, ]*\), [A-Za-z0-9_, ]*, moments\n?"
 )
+_PACKED = re.compile(r"__torch__\.torch\.classes\.quantized\.\w+PackedParamsBase")
 _KERAS_MODELS = ("keras.src.models.", "keras.models", "keras.src.engine.")
 _RATIO = re.compile(r"-?[0-9]{1,1000}(?:/[0-9]{1,1000})?")
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
@@ -244,6 +246,14 @@ def reads_archive(arguments: Arguments) -> bool:
     return is_model and name == "_unpickle_model"
 
 
+def _of_index(arguments: Arguments) -> bool:
+    """`(index class of pandas, entries)`: makers of that very class are called with the entries."""
+    made = arguments[0] if arguments is not None and len(arguments) == 2 else None
+    if not isinstance(made, Symbol) or not made.module.startswith("pandas"):
+        return False
+    return re.fullmatch(r"[A-Z]\w*Index", made.name) is not None
+
+
 def _none_type(arguments: Arguments) -> bool:
     """`(None,)`: the class of None has no name to import."""
     return arguments is not None and len(arguments) == 1 and arguments[0] is None
@@ -354,6 +364,10 @@ CALLS: Mapping[Symbol, Shape] = {
     Symbol("fractions", "Fraction"): _fraction,
     Symbol("builtins", "object"): _nothing,
     Symbol("numpy", "dtype"): _dtype,
+    SCRIPT_OBJECT: _nothing,
+    **{Symbol(f"pandas.core.indexes.{each.lower()}s", f"_new_{each}Index"): _of_index
+       for each in ("Datetime", "Timedelta")},
+    Symbol("pandas.core.indexes.interval", "_new_IntervalIndex"): _of_index,
     Symbol("numpy.ma.core", "_mareconstruct"): _of_masked_array,
     **{Symbol(module, each): _never for module, names in _NAMES_ONLY for each in names.split()},
     **_GUARDED,
@@ -394,6 +408,12 @@ def is_vectorized_state(state: Value) -> bool:
         return False
     function = (state.entries or {}).get("pyfunc")
     return isinstance(function, Made) and function.by == GETATTR
+
+
+def is_packed_state(state: Value) -> bool:
+    """`(tensors, class)`: packed weights of a quantised layer; any other class of C++ is not it."""
+    named = state[1] if isinstance(state, tuple) and len(state) == 2 else None
+    return isinstance(named, str) and _PACKED.fullmatch(named) is not None
 
 
 def is_partial_state(state: Value) -> bool:

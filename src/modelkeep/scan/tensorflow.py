@@ -26,7 +26,8 @@ from modelkeep.kernels.protokinds import inner_fields
 from modelkeep.scan import tensorflow_ops
 from modelkeep.scan.cases import Case
 from modelkeep.scan.evidence import listed, printable
-from modelkeep.scan.names import reaches_out
+from modelkeep.scan.names import is_remote, reaches_out
+from modelkeep.scan.tensorflow_growth import growth_findings
 from modelkeep.scan.tensorflow_names import Kind, Origins, Walk
 from modelkeep.scan.tensorflow_nodes import Graph, Node, Scope, graphs_of, texts_of
 from modelkeep.scan.tensorflow_ops import plain_name, use_of
@@ -42,6 +43,9 @@ _SHARD = "/part"
 # Text form: `op: "Name"`, also in parts and with escapes.
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'')
 _TEXT_OPERATOR = re.compile(rf"\bop\s*:\s*((?:(?:{_QUOTED.pattern})\s*)+)")
+_QUOTED_PARTS = re.compile(rf"(?:(?:{_QUOTED.pattern})\s*)+")
+_ADDRESSES = frozenset({"output_stream", "debug_urls"})
+_NEAR = 8
 _PYTHON_LAYER = re.compile(r"\bpython_param\s*:?\s*[{<]")
 _ESCAPE = re.compile(r"\\([xX][0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)")
 
@@ -67,10 +71,15 @@ def text_graph_findings(case: Case) -> tuple[Finding, ...]:
     """Judge a graph written as text: its operators by name."""
     raw = str(case.view[: case.settings.text_bytes_max], "utf-8", "replace")
     findings: list[Finding] = []
+    senders: set[str] = set()
     for match in _TEXT_OPERATOR.finditer(raw):
         quoted = (each[1:-1] for each in _QUOTED.findall(match[1]))
         name = _ESCAPE.sub(_unescaped, "".join(quoted))
         findings.extend(_text_operator_findings(case, name, match.start()))
+        if plain_name(name) in tensorflow_ops.SENDERS:
+            senders.add(name)
+    if senders:
+        findings.extend(_text_address_findings(case, raw, senders))
     layer = _PYTHON_LAYER.search(raw)
     if layer is not None:
         text = f"a layer of Caffe at {layer.start()} is a class of Python"
@@ -93,6 +102,21 @@ def _text_operator_findings(case: Case, operator: str, offset: int) -> Iterator[
     elif use_of(operator) == "held":
         text = f"{where} is not known to be harmless"
         yield case.found("scan.tensorflow.operator", Severity.MEDIUM, text)
+
+
+def _text_address_findings(case: Case, raw: str, senders: set[str]) -> Iterator[Finding]:
+    """Addresses near the attributes that hold them; a text may give the value before the key."""
+    texts = [
+        _ESCAPE.sub(_unescaped, "".join(each[1:-1] for each in _QUOTED.findall(match[0])))
+        for match in _QUOTED_PARTS.finditer(raw)
+    ]
+    for at, text in enumerate(texts):
+        near = texts[max(0, at - _NEAR) : at + _NEAR] if text in _ADDRESSES else ()
+        remote = [each for each in near if is_remote(each)]
+        if remote:
+            what = f"{listed(sorted(senders))} sends what it sees to {printable(remote[0], 80)!r}"
+            yield case.found("scan.tensorflow.address", Severity.HIGH, what)
+            return
 
 
 def _unescaped(match: re.Match[str]) -> str:
@@ -164,6 +188,20 @@ def _graph_findings(case: Case, graph: Graph) -> list[Finding]:
     for name in filter(reaches_out, graph.asset_files):
         text = f"an asset is {printable(name, 80)!r}, outside the model's folder"
         findings.append(case.found("scan.tensorflow.path", Severity.HIGH, text))
+    findings.extend(_watched_findings(case, graph))
+    for scope, node in graph.growing:
+        findings.extend(growth_findings(case, scope, node))
+    findings.extend(_address_findings(case, graph))
+    findings.extend(_shadow_findings(case, graph))
+    if graph.is_partial:
+        text = "the graph has too many nodes for its names to be followed"
+        findings.append(case.found("scan.tensorflow.limit", Severity.MEDIUM, text))
+    return findings
+
+
+def _watched_findings(case: Case, graph: Graph) -> list[Finding]:
+    """Operators that name a file, those that nobody has looked at, and those of others."""
+    findings: list[Finding] = []
     walk = Walk(case.view, graph)
     custom: set[str] = set()
     for scope, node in graph.watched:
@@ -179,12 +217,7 @@ def _graph_findings(case: Case, graph: Graph) -> list[Finding]:
             findings.append(case.found("scan.tensorflow.operator", Severity.MEDIUM, text))
         if len(findings) > case.settings.findings_max:
             break
-    findings.extend(_address_findings(case, graph))
     findings.extend(_custom_findings(case, custom))
-    findings.extend(_shadow_findings(case, graph))
-    if graph.is_partial:
-        text = "the graph has too many nodes for its names to be followed"
-        findings.append(case.found("scan.tensorflow.limit", Severity.MEDIUM, text))
     return findings
 
 

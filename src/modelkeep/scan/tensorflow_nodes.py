@@ -78,6 +78,7 @@ class Graph:
         watched: the nodes whose operator does more than compute.
         calls: the nodes that call a function.
         exported: functions that the objects of a SavedModel offer, and their bound inputs.
+        growing: the nodes that fill a shape.
         sending: the nodes that send what they see to an address.
         roots: names of nodes that a loader runs for its caller or for itself.
         savers: names of the nodes in whose place a saver puts the name of its file.
@@ -90,6 +91,7 @@ class Graph:
     functions: dict[str, Scope] = field(default_factory=dict)
     watched: list[tuple[Scope, Node]] = field(default_factory=list)
     dangerous: list[tuple[Scope, Node]] = field(default_factory=list)
+    growing: list[tuple[Scope, Node]] = field(default_factory=list)
     sending: list[Node] = field(default_factory=list)
     calls: dict[str, list[tuple[Scope, Node]]] = field(default_factory=dict)
     exported: dict[str, list[Bound]] = field(default_factory=dict)
@@ -298,6 +300,8 @@ def _sort_in(view: memoryview, node: Node, graph: Graph, scope: Scope) -> None:
     else:
         graph.is_partial = True
     use = tensorflow_ops.use_of(node.operator)
+    if node.operator in tensorflow_ops.GROWERS and len(graph.growing) < _WATCHED_MAX:
+        graph.growing.append((scope, node))
     if use == "plain":
         return
     plain = tensorflow_ops.plain_name(node.operator)
@@ -313,10 +317,14 @@ def _sort_in(view: memoryview, node: Node, graph: Graph, scope: Scope) -> None:
         else:
             graph.is_partial = True
     if not graph.is_partial and plain not in tensorflow_ops.NAMED_INPUTS:
-        names, is_hidden = functions_of(view, node)
-        graph.has_hidden_calls = graph.has_hidden_calls or is_hidden
-        for name in {*names, node.operator}:
-            graph.calls.setdefault(_shared(name, graph), []).append((scope, node))
+        _note_calls(view, node, graph, scope)
+
+
+def _note_calls(view: memoryview, node: Node, graph: Graph, scope: Scope) -> None:
+    names, is_hidden = functions_of(view, node)
+    graph.has_hidden_calls = graph.has_hidden_calls or is_hidden
+    for name in {*names, node.operator}:
+        graph.calls.setdefault(_shared(name, graph), []).append((scope, node))
 
 
 def _read_saver(view: memoryview, saver: Field, graph: Graph) -> None:

@@ -86,6 +86,8 @@ SENDERS = frozenset(
     {"PrintV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "DebugNanCount",
      "DebugNumericSummary", "DebugNumericSummaryV2", "DebugGradientIdentity"}
 )  # fmt: skip
+# Operators that fill a shape, and the input that is the shape.
+GROWERS: Mapping[str, int] = {"Fill": 0, "BroadcastTo": 1, "Empty": 0}
 # Custom operators of this namespace (tensorflow-io) open files and connections by name.
 FOREIGN_NAMESPACES = frozenset({"IO"})
 

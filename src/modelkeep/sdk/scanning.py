@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from modelkeep.core.errors import MissingError, UsageError
@@ -21,6 +21,7 @@ from modelkeep.ports.sandbox import Measure
 from modelkeep.ports.scanner import Judged, Scanner, Unjudged
 from modelkeep.scan.evidence import found
 from modelkeep.scan.settings import ScanSettings
+from modelkeep.scan.shards import names_slices, settled
 from modelkeep.sdk.files import opened_file
 from modelkeep.wiring import scanner
 
@@ -115,14 +116,26 @@ def _scanned(
     sizes = {name: _size(path) for path, name in regular if name not in batch.outside}
     if regular and not batch.is_folder:
         sizes = _sizes_beside(regular[0][0])
+    waiting: list[ScannedPath] = []
     with ExitStack() as stack:
         came = judges.judge(_unjudged(regular, stack), sizes=sizes, settings=settings)
         for path, name, is_file in files:
             came_of = next(came) if is_file else _special(name, is_folder=path.is_dir())
             size_bytes = _size(path)
             verdict = judged((*came_of.findings, *_link(name, batch)))
-            yield ScannedPath(path, name, verdict, came_of.kind, size_bytes)
+            waiting.append(ScannedPath(path, name, verdict, came_of.kind, size_bytes))
             progress(size_bytes)
+            if not names_slices(waiting[0].name):
+                yield waiting.pop()
+    yield from _answered(waiting)
+
+
+def _answered(waiting: Sequence[ScannedPath]) -> Iterator[ScannedPath]:
+    """Files behind one that names slices of others: what they say of each other is settled."""
+    left = frozenset(settled(one for each in waiting for one in each.verdict.findings))
+    for each in waiting:
+        findings = tuple(one for one in each.verdict.findings if one in left)
+        yield replace(each, verdict=judged(findings))
 
 
 def _unjudged(files: Sequence[tuple[Path, str]], stack: ExitStack) -> Iterator[Unjudged]:

@@ -152,7 +152,7 @@ def test_clean_is_said_only_where_all_of_it_holds(version, why_not, records):
     mine = [each for each in records if each["affected"][0]["package"]["name"] == "tornado"]
     about = [each for each in mine if each["affected"][0]["package"]["ecosystem"] == "PyPI"]
     if found.standing is Standing.CLEAN:
-        assert version in ("6.1", "1!0")
+        assert version in ("6.1", "1!0") or (version == "6.0" and not about)
         assert not why_not
         assert any(each["modified"] == "2027-01-14T00:00:00Z" for each in records)
         assert all(each["affected"][0]["ranges"] == [OLD] for each in about)

@@ -158,7 +158,7 @@ def skops(loader, dotted, attrs=()):
         (skops("FunctionNode", "pandas.read_pickle"), DENY),
         (skops("FunctionNode", "sklearn.datasets.load_files"), DENY),
         (skops("LossNode", "numpy.savetxt"), DENY),
-        (skops("FunctionNode", "sklearn.utils._mocking.act"), HOLD),
+        (skops("FunctionNode", "sklearn.conftest.act"), HOLD),
         (skops("FunctionNode", "sklearn.datasets.fetch_openml"), DENY),
         ({"__loader__": "FunctionNode", "__module__": "numpy", "__class__": "exp",
           "content": {"module_path": "os", "function": "system"}}, DENY),

@@ -14,6 +14,7 @@ from modelkeep.core.verdict import Decision, judged
 from modelkeep.scan.rules import findings_of
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.scan.shards import settled
+from modelkeep.sdk.scanning import scanned_paths
 
 SETTINGS = ScanSettings()
 DCP = "torch.distributed.checkpoint"
@@ -136,3 +137,21 @@ def test_metadata_without_slices_is_data():
     size = asked("torch", "Size") + b"K\x04\x85\x85R"
     raw = b"\x80\x04" + metadata + b"}" + text("size") + size + b"sb."
     assert decision(*scan(".metadata", raw)) is Decision.ALLOW
+
+
+def decisions(folder, items, places):
+    folder.mkdir()
+    (folder / ".metadata").write_bytes(slices(*places))
+    (folder / SHARD).write_bytes(b"".join(items))
+    (folder / "notes.txt").write_text("of 100 steps")
+    return {each.name: each.verdict.decision for each in scanned_paths([folder], SETTINGS)}
+
+
+def test_files_of_a_checkpoint_are_judged_by_each_other(tmp_path):
+    good = decisions(tmp_path / "good", ITEMS, places_of(ITEMS))
+    assert set(good.values()) == {Decision.ALLOW}
+    assert len(good) == 3
+    shifted = decisions(tmp_path / "shifted", ITEMS, [(9, 40)])
+    assert shifted[".metadata"] is Decision.HOLD
+    evil = [*ITEMS, EVIL]
+    assert decisions(tmp_path / "evil", evil, places_of(evil))[SHARD] is Decision.DENY

@@ -311,6 +311,24 @@ def test_text_graphs_hold_readers_and_deny_writers():
     assert decision(b'node { op: "SaveV2" }', "graph.pbtxt") is Decision.ALLOW
 
 
+def test_a_text_that_prints_into_a_file_is_denied():
+    text = 'node {{ op: "PrintV2" attr {{ key: "output_stream" value {{ s: "{}" }} }} }}'
+    assert decision(text.format(r'fi" "le:\x2f/x').encode(), "g.pbtxt") is Decision.DENY
+    assert decision(text.format("stderr").encode(), "g.pbtxt") is Decision.ALLOW
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [([1 << 40], Decision.DENY), ([1 << 20] * 2, Decision.DENY), ([1 << 34], Decision.HOLD),
+     ([1 << 20, 1 << 10], Decision.ALLOW)],
+)  # fmt: skip
+def test_a_tensor_that_no_memory_holds_is_denied(sizes, wanted):
+    tensor = message((1, 9), *((10, each) for each in sizes))
+    shape = raw_node("shape", "Const", value=message((8, tensor)))
+    raw = model(shape, node("same", "Identity", "shape"), node("y", "Fill", "same", "x"))
+    assert decision(raw) is wanted
+
+
 def test_every_operator_is_in_one_place():
     tables = [tensorflow_ops.DANGEROUS, tensorflow_ops.NAMED_INPUTS,
               tensorflow_ops.NAMED_ATTRIBUTES, tensorflow_ops.SENDERS]  # fmt: skip
