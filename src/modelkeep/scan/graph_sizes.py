@@ -130,12 +130,12 @@ def _node_bombs(
     for node in nodes:
         learn(view, node, known)
         shape = _made_shape(node, known, made)
-        if shape and len(node.outputs) == 1:
-            made[node.outputs[0]] = shape
         elements = max(_asked(node, known), _product(shape))
         if elements > max(_MADE_FREE, min(_MADE_MAX, _MADE_PER_BYTE * len(view))):
             text = f"{node.op_type} {node.name!r:.60} makes a tensor of {elements:.3g} elements"
             yield elements > _MADE_MAX, text
+        elif shape and len(node.outputs) == 1:
+            made[node.outputs[0]] = shape
         for graph in node.subgraphs:
             yield from _graph_bombs(view, graph, known, depth + 1)
 
