@@ -70,6 +70,8 @@ _REFERENCES: tuple[tuple[str, str], ...] = (
     ("scan.template.depth", "CWE-674"),
     ("scan.template.broken", "CWE-20, AML.T0010"),
     ("scan.template.", "CWE-1336, CVE-2024-34359, AML.T0011.000"),
+    ("scan.tensorflow.bomb", "CWE-789, CWE-400"),
+    ("scan.tensorflow.limit", "CWE-400"),
     ("scan.tensorflow.path", "CWE-22, AML.T0011.000"),
     ("scan.tensorflow.address", "CWE-918, AML.T0011.000"),
     ("scan.tensorflow.broken", "CWE-20, AML.T0010"),

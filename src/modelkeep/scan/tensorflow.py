@@ -43,7 +43,9 @@ _SHARD = "/part"
 # Text form: `op: "Name"`, also in parts and with escapes.
 _QUOTED = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'')
 _TEXT_OPERATOR = re.compile(rf"\bop\s*:\s*((?:(?:{_QUOTED.pattern})\s*)+)")
-_QUOTED_PARTS = re.compile(rf"(?:(?:{_QUOTED.pattern})\s*)+")
+# One text in parts; an unclosed one goes to the end of its line, so that none is read twice.
+_QUOTED_PARTS = re.compile(r"""(?:(?:"(?:[^"\\\n]|\\.)*+"?|'(?:[^'\\\n]|\\.)*+'?)\s*+)++""")
+_QUOTED_PART = re.compile(r"""(["'])((?:(?!\1)[^\\\n]|\\.)*+)\1?""")
 _ADDRESSES = frozenset({"output_stream", "debug_urls"})
 _NEAR = 8
 _PYTHON_LAYER = re.compile(r"\bpython_param\s*:?\s*[{<]")
@@ -107,7 +109,7 @@ def _text_operator_findings(case: Case, operator: str, offset: int) -> Iterator[
 def _text_address_findings(case: Case, raw: str, senders: set[str]) -> Iterator[Finding]:
     """Addresses near the attributes that hold them; a text may give the value before the key."""
     texts = [
-        _ESCAPE.sub(_unescaped, "".join(each[1:-1] for each in _QUOTED.findall(match[0])))
+        _ESCAPE.sub(_unescaped, "".join(each[2] for each in _QUOTED_PART.finditer(match[0])))
         for match in _QUOTED_PARTS.finditer(raw)
     ]
     for at, text in enumerate(texts):

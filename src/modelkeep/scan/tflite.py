@@ -13,7 +13,7 @@ from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.cases import Case
 from modelkeep.scan.evidence import printable
-from modelkeep.scan.tensorflow import DANGEROUS
+from modelkeep.scan.tensorflow_ops import DANGEROUS, plain_name
 
 _VECTOR_MAX = 5_000_000
 _CUSTOM = 32
@@ -68,7 +68,7 @@ class _Model:
         if not name_at:
             return []
         name = self._text(self._offset(name_at))
-        plain = name.removeprefix("Flex")
+        plain = plain_name(name.removeprefix("Flex"))
         if plain in DANGEROUS:
             text = f"operator {printable(name, 60)!r} {DANGEROUS[plain]}"
             return [case.found("scan.tflite.operator", Severity.HIGH, text)]

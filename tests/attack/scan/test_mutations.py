@@ -50,4 +50,6 @@ def test_a_damaged_file_is_judged_in_bounded_time_and_memory(count):
         assert not rules & BROKEN, f"file {number} of {names[number % len(names)]}: {rules}"
         assert time.monotonic() - asked.pop(number) < 6 * FILE_S_MAX, number  # others compute too
     scanner.close()
-    assert peak_bytes() <= max(before, MEMORY_BYTES_MAX)
+    # A process that was forked had all of ours for a moment, which counts as its own.
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert peak_bytes() <= max(before, ours, MEMORY_BYTES_MAX)
