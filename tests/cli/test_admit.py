@@ -371,3 +371,13 @@ def test_a_model_that_somebody_writes_into_after_it_was_scanned_is_not_admitted(
     assert said.error["code"] == "file.changed"
     assert desk.json("models") == []
     assert b"after the scan" in (root / names[0]).read_bytes()
+
+
+def test_a_link_that_leads_out_of_a_model_is_held(desk, tmp_path):
+    root = with_external_data(tmp_path / "add")
+    (root / "notes.txt").symlink_to("z.onnx")
+    desk.run("admit", root, "--name", "inside")
+    (root / "words.txt").symlink_to("/etc/hostname")
+    said = desk.run("admit", root, "--name", "outside", "--json", wanted=3).error
+    assert said["code"] == "verdict.hold"
+    assert "/etc/hostname" in said["message"]

@@ -12,6 +12,7 @@ from modelkeep.core.policy import Output, Policy
 from modelkeep.crypto.keytext import verifier_text
 from modelkeep.crypto.secret import Secret
 from modelkeep.flows.admit import admitted
+from modelkeep.flows.scanning import HERE
 from modelkeep.sdk import transfer
 from modelkeep.sdk.contents import candidate_of
 from modelkeep.sdk.keep import Keep
@@ -127,6 +128,15 @@ def test_the_base_is_the_version_that_was_asked_for_however_long_it_takes(keep, 
     with candidate_of(one, keep.folder, print, name="m", base="b:prod") as candidate:
         config = keep.config
         slow = replace(candidate, demand_steady=once_pruned)
-        admitted(keep, slow, vault=config.vault, scan=config.scan)
+        admitted(
+            keep,
+            slow,
+            vault=config.vault,
+            scan=config.scan,
+            scanner=HERE,
+            admission=config.admission,
+            assess=None,
+            trial=None,
+        )
     assert len(asked) == 2
     assert keep.manifest("m").base == "b:1"

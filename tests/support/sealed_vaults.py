@@ -82,12 +82,16 @@ def two_and_one(side: int) -> Family:
     }
 
 
+# Without its highest bit an exponent of BF16 stands for a number, not for infinity or NaN.
+FINITE = np.uint16(0xBFFF)
+
+
 def folder_of_two(side: int) -> Files:
     """A model of two files."""
     return {
         f"{number}.safetensors": safetensors(
             {
-                f"t{number}.{each}": matrix.view(np.uint16).ravel()
+                f"t{number}.{each}": matrix.view(np.uint16).ravel() & FINITE
                 for each, matrix in enumerate(matrices(3 + number, side)[:2])
             }
         )

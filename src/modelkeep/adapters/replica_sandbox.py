@@ -7,9 +7,11 @@ them over reaches no file, no network, no other process and no key.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
-from modelkeep.ports.sandbox import Grants, Limits
+from modelkeep.core.record import replaced
+from modelkeep.ports.sandbox import CALLS, DESCRIPTORS, LIMITS, PRIVILEGES, Grants, Limits
 
 # While it loads, the runtime may hold a weight three times (adapters.runtime_onnx), and calls and
 # answers take room beside them. This is of addresses, not of memory that is used.
@@ -28,11 +30,25 @@ def replica_grants(descriptors: Sequence[int], *, sockets: bool) -> Grants:
     return Grants(descriptors=(_ERRORS, *descriptors), threads=True, sockets=sockets)
 
 
-def replica_limits(model_bytes: int, *, cpu_s: int = 0) -> Limits:
+def trial_grants(writing: int) -> Grants:
+    """What the process keeps that asks a canary: where it answers. It shows nobody a text.
+
+    A model that nobody vouches for is not asked without a sandbox where the system has one.
+    """
+    demanded = (PRIVILEGES, LIMITS, DESCRIPTORS, CALLS) if sys.platform == "linux" else ()
+    return Grants(descriptors=(writing,), threads=True, demanded=demanded)
+
+
+def trial_limits(model_bytes: int, *, cpu_s: int) -> Limits:
+    """As a replica's, and it writes no file and ends."""
+    return replaced(replica_limits(model_bytes), cpu_s=cpu_s, file_bytes=0)
+
+
+def replica_limits(model_bytes: int) -> Limits:
     """Bounds for a model of that size; a replica may compute for as long as it lives."""
     return Limits(
         memory_bytes=_COPIES * model_bytes + _BESIDE_BYTES,
-        cpu_s=cpu_s,
+        cpu_s=0,
         file_bytes=_LOG_BYTES_MAX,
         descriptors=_DESCRIPTORS_MAX,
         processes=_THREADS_MAX,

@@ -130,12 +130,12 @@ COMPUTE = (
 )
 THREADS = ("membarrier", "rseq", "sched_getaffinity", "set_robust_list", "sysinfo")
 SOCKETS = (
-    *("accept4", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait", "fcntl"),
+    *("accept4", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait"),
     *("getpeername", "getsockname", "getsockopt", "pselect6", "recvfrom", "recvmsg", "select"),
     *("sendmsg", "sendto", "setsockopt", "shutdown"),
 )
 READING = (
-    *("fcntl", "getcwd", "getdents64", "getegid", "geteuid", "getgid", "getuid", "newfstatat"),
+    *("getcwd", "getdents64", "getegid", "geteuid", "getgid", "getuid", "newfstatat"),
     *("open", "openat", "preadv", "readlink", "readlinkat", "stat", "statx", "uname"),
 )
 

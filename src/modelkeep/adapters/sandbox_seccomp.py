@@ -5,7 +5,7 @@ a hundred instructions long, because no library that is kept up binds libseccomp
 compiler. Order:
  1. another processor's numbering (32-bit calls on a 64-bit kernel) kills the process;
  2. `mmap` and `mprotect` may not make memory executable, `clone` may only start a thread, `open`
-    and `openat` may only read: one argument is looked at;
+    and `openat` may only read, `fcntl` may only tell and set flags: one argument is looked at;
  3. what is listed is allowed; `clone3`, whose arguments a filter cannot see, does not exist;
  4. everything else fails with EPERM.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 
@@ -37,6 +38,8 @@ _PROT_EXEC = 0x4
 _CLONE_THREAD = 0x10000
 # O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_APPEND; O_TMPFILE has bits of its own.
 _O_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | 0x400000
+# What sockets and files need. Others would have the kernel signal other processes (F_SETOWN).
+_FLAGS = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_SETFL)
 _SET_MODE_FILTER = 1
 _TSYNC = 1  # all threads of the process
 
@@ -75,6 +78,15 @@ def filter_program(processor: Processor, grants: Grants) -> tuple[_Instruction, 
                 )
             )
 
+    def only(name: str, argument: int, values: tuple[int, ...]) -> None:
+        """Allow a call whose argument is one of these."""
+        many = len(values)
+        program.append((_EQUAL, 0, many + 3, numbers[name]))
+        program.append((_LOAD, 0, 0, _ARGUMENTS + 8 * argument))
+        program.extend((_EQUAL, many - at, 0, value) for at, value in enumerate(values))
+        program.append((_RETURN, 0, 0, denied))
+        program.append((_RETURN, 0, 0, _ALLOW))
+
     if not grants.executable:
         unless("mmap", 2, _PROT_EXEC)
         unless("mprotect", 2, _PROT_EXEC)
@@ -82,6 +94,8 @@ def filter_program(processor: Processor, grants: Grants) -> tuple[_Instruction, 
         unless("clone", 0, _CLONE_THREAD, wanted=True)
         program.append((_EQUAL, 0, 1, numbers["clone3"]))
         program.append((_RETURN, 0, 0, _ERRNO | errno.ENOSYS))
+    if grants.sockets or grants.readable:
+        only("fcntl", 1, _FLAGS)
     if grants.readable:
         unless("open", 1, _O_WRITES)
         unless("openat", 2, _O_WRITES)

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelkeep.adapters.memory_file import sealed_bytes
-from modelkeep.adapters.scan_process import END_S_MAX, framed, received
-from modelkeep.core.artifact import CanaryTensor, Schema
+from modelkeep.adapters.scan_process import END_S_MAX, MESSAGE_BYTES_MAX, framed, received
+from modelkeep.core.artifact import CanaryTensor, Port, Schema
 from modelkeep.core.errors import IntegrityError, UnavailableError
+from modelkeep.core.limits import TENSOR_RANK_MAX
 from modelkeep.core.record import Record
 from modelkeep.kernels.wire import ELEMENT_BYTES, Tensor, element_count
 from modelkeep.ports.scanner import Unjudged
@@ -52,10 +53,15 @@ class TrialTensor(Record, frozen=True):
 
 
 class TrialReply(Record, frozen=True):
-    """What came of it; without outputs, why not."""
+    """What came of it; without outputs, why not.
+
+    Attributes:
+        is_ours: the machine failed and not the model, which was not looked at.
+    """
 
     outputs: tuple[TrialTensor, ...] = ()
     failure: str = ""
+    is_ours: bool = False
 
 
 class ProcessTrial:
@@ -72,10 +78,7 @@ class ProcessTrial:
     ) -> tuple[Tensor, ...]:
         with self._lock:
             reply = self._asked(file, TrialAsk(schema=schema, inputs=tuple(inputs)))
-        if reply.failure:
-            said = "".join(char for char in reply.failure if char.isprintable())
-            raise IntegrityError("trial.failed", said[:TEXT_CHARS_MAX])
-        return _sound(reply.outputs, schema)
+        return _answer_of(reply, schema)
 
     def close(self) -> None:
         """End it; idempotent."""
@@ -149,20 +152,42 @@ class ProcessTrial:
             process.wait()
 
 
-def _sound(outputs: Sequence[TrialTensor], schema: Schema) -> tuple[Tensor, ...]:
-    """Take what has the form of the schema.
+def _answer_of(reply: TrialReply, schema: Schema) -> tuple[Tensor, ...]:
+    """What a reply comes to; of outputs, what has the form of the schema.
 
     Raises:
         IntegrityError: `trial.failed`.
+        UnavailableError: `trial.start`.
     """
+    if reply.failure or reply.is_ours:
+        said = "".join(char for char in reply.failure if char.isprintable())[:TEXT_CHARS_MAX]
+        if reply.is_ours:
+            raise UnavailableError(
+                "trial.start",
+                f"the process that asks models is not locked in: {said}",
+                hint="`modelkeep scan --explain-sandbox` shows what this machine gives",
+            )
+        raise IntegrityError("trial.failed", said)
     ports = {port.name: port for port in schema.outputs}
-    for each in outputs:
+    for each in reply.outputs:
         port = ports.get(each.name)
-        if (
-            port is None
-            or each.dtype != port.dtype
-            or min(each.shape, default=0) < 0
-            or len(each.raw) != element_count(each.shape) * ELEMENT_BYTES.get(each.dtype, 0)
-        ):
+        if port is None or not _fits(each, port):
             raise IntegrityError("trial.failed", "it answered in another form than its schema's")
-    return tuple(Tensor(each.name, each.dtype, each.shape, each.raw) for each in outputs)
+    return tuple(Tensor(each.name, each.dtype, each.shape, each.raw) for each in reply.outputs)
+
+
+def _fits(each: TrialTensor, port: Port) -> bool:
+    """Whether an output is its port's; few and small sizes first, so that none is a long product.
+
+    A port without dimensions may be one of which the file says none (`OnnxModel.unshaped`).
+    """
+    is_small = len(each.shape) <= TENSOR_RANK_MAX and all(
+        0 <= size <= MESSAGE_BYTES_MAX for size in each.shape
+    )
+    has_form = not port.shape or (
+        len(each.shape) == len(port.shape)
+        and all(want in (-1, have) for want, have in zip(port.shape, each.shape, strict=True))
+    )
+    if each.dtype != port.dtype or not is_small or not has_form:
+        return False
+    return len(each.raw) == element_count(each.shape) * ELEMENT_BYTES.get(each.dtype, 0)

@@ -132,8 +132,8 @@ def approve(options: argparse.Namespace) -> int:
         f"{row.hold_id} is approved until {_time(row.until_ns)} by {row.approved_by}\n"
         f"  model    {row.model}\n"
         f"  content  {row.digest}\n"
-        f"  rules    {', '.join(row.rules)}\n"
-        f"  next     admit the same again: `modelkeep admit PATH --name {row.model}`"
+        + "".join(f"  found    {each}\n" for each in row.evidence)
+        + f"  next     admit the same again: `modelkeep admit PATH --name {row.model}`"
     )
     return said(row, text, as_json=options.json)
 

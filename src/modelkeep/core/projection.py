@@ -310,7 +310,7 @@ def _approval_used(entry: Entry, present: Present) -> tuple[Change, ...]:
 
 def _admission_held(entry: Entry, _: Present) -> tuple[Change, ...]:
     """What was withdrawn and is asked for again waits anew."""
-    names = "hold_id model digest subject rules size_bytes"
+    names = "hold_id model digest subject rules evidence size_bytes"
     row = _taken(HeldAdmission, entry, names, asked_by=entry.actor, asked_ns=entry.at_ns)
     return _put(row.hold_id, row)
 

@@ -191,10 +191,11 @@ class HeldAdmission(Record, frozen=True):
     """An admission that waits for somebody's decision, or that somebody lets in for a while.
 
     Attributes:
-        hold_id: follows from model, digest and rules: the same bytes with the same findings.
+        hold_id: follows from model, digest and findings.
         digest: over the paths and digests of all its files.
         subject: the file that was not to be let in.
-        rules: what was found; other findings are another admission.
+        rules: what was found, with the first of the `evidence`; other findings are another
+            admission.
         asked_by: who wanted to admit it, and `asked_ns` when first.
         approved_by: who lets it in, from `approved_ns` to `until_ns`; empty while nobody does.
         why: in their words.
@@ -209,6 +210,7 @@ class HeldAdmission(Record, frozen=True):
     size_bytes: int
     asked_by: str
     asked_ns: int
+    evidence: tuple[str, ...] = ()
     approved_by: str = ""
     approved_ns: int = 0
     until_ns: int = 0

@@ -1,10 +1,10 @@
 """Admissions that wait for somebody's decision: parked, approved for a while, withdrawn.
 
-What is held names the model, the bytes (a digest over paths and digests of all files) and the rules
-that were found; together they make its id. So an approval lets in exactly what its giver saw: other
-bytes, another name, or a newer scanner that finds something more is another admission, which waits
-anew. It lasts until an instant that the giver names, and may be withdrawn before. What is denied
-never waits here: nothing can let it in.
+What is held names the model, the bytes (a digest over all files and links) and what was found;
+together they make its id. So an approval lets in exactly what its giver saw: other bytes, another
+name, or anything else that is found is another admission, which waits anew. It lasts until an
+instant that the giver names, and may be withdrawn before. What is denied never waits here: nothing
+can let it in.
 
     admit -> hold -> admission.held -> refused with the id
     approve ID --why --until -> (others agree, where that is asked for) -> admission.approved
@@ -14,7 +14,7 @@ never waits here: nothing can let it in.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from modelkeep.core.artifact import is_model_name
 from modelkeep.core.digest import Digest
@@ -22,7 +22,7 @@ from modelkeep.core.errors import MissingError, RefusedError, UsageError
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.record import to_json
 from modelkeep.core.rows import HeldAdmission
-from modelkeep.core.verdict import Decision, Severity, Verdict
+from modelkeep.core.verdict import Decision, Finding, Severity, Verdict
 from modelkeep.flows.approvals import demand_approval
 from modelkeep.flows.keep import OpenKeep, record
 from modelkeep.flows.settings import ApprovalSettings
@@ -31,29 +31,42 @@ from modelkeep.vault.streams import Plain
 
 ID_CHARS = 16
 WHY_CHARS_MAX = 500
+# Findings whose words change with the day, so that an approval is of the rule.
+_AGEING = frozenset({"dependencies.unassessed"})
+# What an approver is told of what was found.
+_EVIDENCE_MAX = 10
 
 
-def content_digest(files: Sequence[Plain]) -> Digest:
-    """What a candidate's bytes are called: over paths and digests of all its files."""
+def content_digest(
+    files: Sequence[Plain], links: Sequence[tuple[str, str]], modes: Mapping[str, int]
+) -> Digest:
+    """What a candidate is called: over paths, digests and modes of its files, and its links."""
     lines = []
     for each in files:
-        lines.append((each.path, each.size_bytes, digest_of(each.raw)))
+        mode = modes.get(each.path, -1)
+        lines.append((each.path, each.size_bytes, digest_of(each.raw), mode))
         each.forget()
-    return digest_of(to_json(sorted(lines)))
+    return digest_of(to_json([sorted(lines), sorted(links)]))
 
 
 def hold_of(keep_id: str, model: str, digest: Digest, verdict: Verdict) -> str:
     """The id of a held admission: the same for the same bytes, name and findings."""
-    said = ["modelkeep/v0/held", keep_id, model, digest, holding_rules(verdict)]
+    holding = sorted({
+        (each.rule, each.subject, "" if each.rule in _AGEING else each.evidence)
+        for each in _holding(verdict)
+    })  # fmt: skip
+    said = ["modelkeep/v0/held", keep_id, model, digest, holding]
     return hashlib.sha256(to_json(said)).hexdigest()[:ID_CHARS]
 
 
 def holding_rules(verdict: Verdict) -> tuple[str, ...]:
     """The rules that hold it, each once."""
     assert verdict.decision is Decision.HOLD, "what is denied does not wait for anybody"
-    return tuple(
-        sorted({each.rule for each in verdict.findings if each.severity is Severity.MEDIUM})
-    )
+    return tuple(sorted({each.rule for each in _holding(verdict)}))
+
+
+def _holding(verdict: Verdict) -> list[Finding]:
+    return [each for each in verdict.findings if each.severity is Severity.MEDIUM]
 
 
 def is_approved(rows: Iterable[HeldAdmission], hold_id: str, *, now_ns: int) -> bool:
@@ -92,6 +105,10 @@ def parked(
             "digest": digest,
             "subject": subject,
             "rules": holding_rules(verdict),
+            "evidence": tuple(
+                f"{each.subject}: {each.evidence} ({each.rule})"
+                for each in _holding(verdict)[:_EVIDENCE_MAX]
+            ),
             "size_bytes": size,
         },
     )

@@ -50,7 +50,6 @@ from modelkeep.flows.provenance import (
     unsaid,
 )
 from modelkeep.flows.registry import proof_of
-from modelkeep.flows.scanning import HERE
 from modelkeep.flows.succession import policy_after, says_the_same
 from modelkeep.kernels.formats import EMPTY, UNKNOWN
 from modelkeep.kernels.tensors import places_of
@@ -68,7 +67,6 @@ from modelkeep.vault.streams import streamed
 
 # What is saved without a scan has this kind, and names of its own.
 _UNSCANNED = "files"
-_NOTHING_DEMANDED = AdmissionSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +96,10 @@ def admitted(
     *,
     vault: VaultSettings,
     scan: ScanSettings,
-    scanner: Scanner = HERE,
-    admission: AdmissionSettings = _NOTHING_DEMANDED,
-    assess: Assess | None = None,
-    trial: Trial | None = None,
+    scanner: Scanner,
+    admission: AdmissionSettings,
+    assess: Assess | None,
+    trial: Trial | None,
     also: Sequence[Also] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Admitted:
@@ -112,7 +110,7 @@ def admitted(
     for `flows.admissions.approved`; the refusal says its id.
 
     Args:
-        scanner: looks into the files; by default in this process.
+        scanner: looks into the files.
         admission: what must come with it.
         assess: says what is known of the packages that it wants; None: they are not looked at.
         trial: asks it its canary once it is let in so far; None: it is not asked.

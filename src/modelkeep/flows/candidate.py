@@ -11,14 +11,16 @@ from modelkeep.core.digest import Digest
 from modelkeep.core.errors import UsageError
 from modelkeep.core.policy import Policy
 from modelkeep.core.rows import HeldAdmission
-from modelkeep.core.verdict import Decision, Finding, Verdict, judged
+from modelkeep.core.verdict import Decision, Finding, Severity, Verdict, judged
 from modelkeep.flows.admissions import content_digest, hold_of, is_approved
 from modelkeep.flows.canary import demand_canary
+from modelkeep.flows.portable_paths import stays_inside
 from modelkeep.flows.provenance import NO_CLAIMS, NO_PROOF, Asking, Claims, Proof
 from modelkeep.flows.sanity import Declared, closer_findings
 from modelkeep.kernels.digest import digest_of
 from modelkeep.ports.scanner import Scanner, Unjudged
 from modelkeep.ports.trial import Trial
+from modelkeep.scan.evidence import found
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.scan.shards import settled
 from modelkeep.vault.streams import Plain
@@ -123,7 +125,7 @@ def scanned(
         said.append((each, own.findings))
         kinds[each.path] = own.kind
         schema = schema or own.schema
-    findings = settled(one for _, own in said for one in own)
+    findings = [*settled(one for _, own in said for one in own), *_link_findings(candidate)]
     left = frozenset(findings)
     bad = (
         each for each, own in said if judged(left.intersection(own)).decision is not Decision.ALLOW
@@ -134,35 +136,46 @@ def scanned(
     verdict = judged([*findings, *proof.findings])
     content, hold_id = Digest(""), ""
     if verdict.decision is Decision.HOLD:
-        content = content_digest(candidate.files)
+        content = content_digest(candidate.files, candidate.links, candidate.modes or {})
         hold_id = hold_of(keep_id, candidate.name, content, verdict)
     is_bad = verdict.decision is not Decision.ALLOW
     digest = digest_of(subject.raw) if is_bad else Digest("")
     return JudgedCandidate(verdict, subject.path, digest, kinds, schema, content, hold_id, proof)
 
 
-def closer(candidate: Candidate, found: JudgedCandidate, trial: Trial | None) -> JudgedCandidate:
+def _link_findings(candidate: Candidate) -> tuple[Finding, ...]:
+    """Links are kept as they are; where one leads out, whoever restores the model follows it."""
+    return tuple(
+        found("scan.format.link", Severity.MEDIUM, path, f"is a link out of its folder, to {says}")
+        for path, says in candidate.links
+        if not stays_inside(path, says)
+    )
+
+
+def closer(
+    candidate: Candidate, judgement: JudgedCandidate, trial: Trial | None
+) -> JudgedCandidate:
     """What only a model that is let in so far can show; what it shows wrongly denies it.
 
     Raises:
         UsageError: `canary.*`.
     """
     if candidate.canary is not None:
-        demand_canary(candidate.canary, found.schema)
+        demand_canary(candidate.canary, judgement.schema)
     more = closer_findings(
         candidate.files,
-        found.kinds,
-        found.schema,
+        judgement.kinds,
+        judgement.schema,
         declared=candidate.declared,
         canary=candidate.canary,
         trial=trial,
     )
-    verdict = judged([*found.verdict.findings, *more])
+    verdict = judged([*judgement.verdict.findings, *more])
     if verdict.decision is not Decision.DENY:
-        return replace(found, verdict=verdict)
+        return replace(judgement, verdict=verdict)
     first = candidate.files[0]
     digest = digest_of(first.raw)
-    return replace(found, verdict=verdict, subject=first.path, digest=digest, hold_id="")
+    return replace(judgement, verdict=verdict, subject=first.path, digest=digest, hold_id="")
 
 
 def asking(candidate: Candidate) -> Asking:

@@ -48,7 +48,7 @@ def links_below(links: Iterable[tuple[str, str]], path: str) -> list[tuple[str, 
         if not whole.startswith(below):
             continue
         name = whole.removeprefix(below)
-        if _stays_inside(whole, says) and not _stays_inside(name, says):
+        if stays_inside(whole, says) and not stays_inside(name, says):
             raise RefusedError(
                 "restore.link",
                 f"the link {whole[:80]!a} leads out of the part that is asked for",
@@ -70,7 +70,7 @@ def _path_problems(
     if not all(-1 <= mode <= _MODES_MAX for mode in (*modes, *folders.values())):
         yield "permission bits are out of bounds"
     for path, says in links.items():
-        if not _stays_inside(path, says):
+        if not stays_inside(path, says):
             yield f"the link {path[:80]!a} leads out of its folder"
 
 
@@ -80,7 +80,7 @@ def _above(path: str) -> Iterator[str]:
     return ("/".join(parts[:count]) for count in range(len(parts), 0, -1))
 
 
-def _stays_inside(path: str, says: str) -> bool:
+def stays_inside(path: str, says: str) -> bool:
     """Whether a link leads to something below the same root, whatever other links there are.
 
     `..` may only stand first: behind a name it would be the folder above wherever that leads to.

@@ -193,10 +193,10 @@ def proof_of_origin(
             base = base or bom.told.base
     findings += card_findings(asking.name, asking.card, settings, base=base)
     found = None
-    packages = (*_wanted(asking), *(each for bom in claims.boms for each in bom.packages))
-    if assess is not None and packages:
-        found = assess(packages)
-        findings += dependency_findings(found, settings)
+    if assess is not None:
+        packages = (*_wanted(asking), *(each for bom in claims.boms for each in bom.packages))
+        found = assess(packages) if packages else None
+        findings += dependency_findings(found, settings) if found is not None else ()
     return Proof(tuple(findings), _facts(claims, signed, found))
 
 

@@ -88,7 +88,8 @@ def closer_findings(
         places = places_of({each.path: each.raw for each in files}, kinds)
         tensors = [place for each in places.values() for place in each]
         findings += declared_findings(declared, schema, tensors, subject=files[0].path)
-    if canary is not None and schema is not None and trial is not None and not findings:
+    is_wrong = any(each.severity is Severity.HIGH for each in findings)
+    if canary is not None and schema is not None and trial is not None and not is_wrong:
         if len(files) == 1:
             (file,) = files
             asked = Unjudged(file.path, file.raw, file.fd)

@@ -17,6 +17,7 @@ from modelkeep.kernels.externals import external_tensors
 from modelkeep.kernels.tensors import identify, onnx_layout
 from modelkeep.ports.sandbox import MEASURES, Measure
 from modelkeep.ports.scanner import Judged, Scanner, Unjudged
+from modelkeep.scan.evidence import SUBJECT_CHARS_MAX, gravest, printable
 from modelkeep.scan.rules import findings_of
 from modelkeep.scan.sanity import sanity_findings
 from modelkeep.scan.settings import ScanSettings
@@ -89,7 +90,9 @@ def _findings(
         return findings_of(name, raw, settings)
     wide = replaced(settings, findings_max=settings.findings_max + 2 * count)
     found = findings_of(name, raw, wide)
-    return [each for each in found if each.rule != _EXTERNAL][: settings.findings_max]
+    own = printable(name, SUBJECT_CHARS_MAX)
+    left = [each for each in found if each.rule != _EXTERNAL or each.subject != own]
+    return gravest(left, settings.findings_max)
 
 
 def _externals_within(name: str, raw: memoryview, sizes: Mapping[str, int]) -> int:

@@ -14,7 +14,7 @@ MODEL_KINDS = (
     ),
     kind(
         "admission.held",
-        "hold_id model digest subject rules size_bytes",
+        "hold_id model digest subject rules evidence size_bytes",
         "An admission waits for somebody's decision.",
         Act.CREATE,
         entity="admission",

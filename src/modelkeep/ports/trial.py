@@ -24,6 +24,7 @@ class Trial(Protocol):
         Raises:
             IntegrityError: `trial.failed`, when the model does not load, fails, ends its process
                 or takes too long.
-            UnavailableError: `trial.start`, when there is nobody to ask it.
+            UnavailableError: `trial.start`, when there is nobody to ask it, or when this machine
+                does not lock in who would.
         """
         ...

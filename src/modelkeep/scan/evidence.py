@@ -39,6 +39,7 @@ _REFERENCES: tuple[tuple[str, str], ...] = (
     ("scan.format.", "AML.T0010"),
     ("scan.gguf.path", "CWE-22"),
     ("scan.gguf.", "CWE-125, CWE-190, AML.T0010"),
+    ("scan.graph.file", "CWE-22, CWE-73, AML.T0010"),
     ("scan.graph.external", "CWE-22, AML.T0010"),
     ("scan.graph.bomb", "CWE-789, CWE-400"),
     ("scan.graph.domain", "CWE-829, AML.T0011"),

@@ -102,7 +102,7 @@ def graph_findings(subject: str, view: memoryview, settings: ScanSettings) -> tu
         judge.note("bomb", Severity.HIGH if is_sure else Severity.MEDIUM, printable(text))
     if not all(is_built_in(_domain(domain)) for domain, _ in model.opset_imports):
         for _, text in zip(range(_FILES_SHOWN), outside_files(view), strict=False):
-            judge.note("external", Severity.HIGH, f"a foreign operator's {text}, a file elsewhere")
+            judge.note("file", Severity.HIGH, f"a foreign operator's {text}, a file elsewhere")
     if any(key.lower().endswith("template") for key, _ in model.metadata):
         judge.findings.extend(metadata_findings(subject, metadata_of(view)))
     return tuple(judge.findings)

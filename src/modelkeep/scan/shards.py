@@ -26,7 +26,7 @@ from modelkeep.core.errors import IntegrityError
 from modelkeep.core.verdict import Finding, Severity
 from modelkeep.scan.archives import archive_findings
 from modelkeep.scan.cases import Case
-from modelkeep.scan.evidence import gravest, printable
+from modelkeep.scan.evidence import SUBJECT_CHARS_MAX, gravest, printable
 from modelkeep.scan.machine import Machine
 from modelkeep.scan.members import directory_of, has_directory
 from modelkeep.scan.symbols_values import Made, Map, Symbol
@@ -106,14 +106,22 @@ def settled(findings: Iterable[Finding]) -> list[Finding]:
     """
     every = list(findings)
     marks = {
-        (_folder(each.subject), *_said(each)) for each in every if each.rule == "scan.shard.items"
+        (_folder(each.subject), *_said(each))
+        for each in every
+        if each.rule == "scan.shard.items" and _is_whole(each)
     }
     return [
         each for each in every
         if each.rule != "scan.shard.slices"
         or each.severity is not Severity.MEDIUM
+        or not _is_whole(each)
         or (_folder(each.subject), *_said(each)) not in marks
     ]  # fmt: skip
+
+
+def _is_whole(finding: Finding) -> bool:
+    """Whether its subject is a file itself, under its whole name: a member is opened by nobody."""
+    return "!" not in finding.subject and len(finding.subject) < SUBJECT_CHARS_MAX
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ when its socket does. Order:
  1. the runtime is loaded: later nothing can be opened any more;
  2. it gives up root, network and capabilities, for itself and all its children;
  3. for each model that comes as a descriptor it forks; the child maps the model, is locked in as a
-    replica is, and only then loads it and asks;
+    replica is (or says that this machine cannot), and only then loads it and asks;
  4. the child's answer goes on undecoded; a child that ends otherwise, says too much or takes too
     long is killed, and that is what is said of its model.
 
@@ -28,9 +28,9 @@ from contextlib import suppress
 import numpy as np
 
 import modelkeep.adapters.runtime_onnx  # noqa: F401 - step 1: what a child cannot load any more
-from modelkeep.adapters.replica_sandbox import replica_grants, replica_limits
+from modelkeep.adapters.replica_sandbox import trial_grants, trial_limits
 from modelkeep.adapters.sandboxes import this_sandbox
-from modelkeep.adapters.scan_process import LENGTH_BYTES, MESSAGE_BYTES_MAX, framed, received
+from modelkeep.adapters.scan_process import LENGTH_BYTES, MESSAGE_BYTES_MAX, received
 from modelkeep.adapters.trial_process import (
     CLOCK_S_MAX,
     CPU_S_MAX,
@@ -38,14 +38,15 @@ from modelkeep.adapters.trial_process import (
     TrialReply,
     TrialTensor,
 )
-from modelkeep.core.errors import KeepError
+from modelkeep.core.errors import KeepError, UnavailableError
 from modelkeep.core.record import to_msgpack
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE
-from modelkeep.ports.sandbox import Sandbox
+from modelkeep.ports.sandbox import Grants, Sandbox
 from modelkeep.wiring import open_runtime
 
 EXIT_CRASHED = 70
 _READ_BYTES = 1 << 20
+_FAILURE_CHARS_MAX = 4096
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     sandbox = this_sandbox()
     with socket.socket(fileno=options.fd) as parent:
         try:
-            sandbox.enclose(replica_grants((), sockets=False))
+            sandbox.enclose(Grants())
             while True:
                 ask, fd = received(parent, TrialAsk)
                 if ask is None:
@@ -80,7 +81,11 @@ def _asked(sandbox: Sandbox, ask: TrialAsk, fd: int) -> bytes:
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os._exit(_answer(sandbox, ask, fd, writing))
+        try:
+            _answer(sandbox, ask, fd, writing)
+        except BaseException:  # noqa: BLE001 - a child's end: its parent says that it failed
+            os._exit(EXIT_CRASHED)
+        os._exit(0)
     os.close(writing)
     os.close(fd)
     said, until_s, why = bytearray(), time.monotonic() + CLOCK_S_MAX, ""
@@ -107,15 +112,15 @@ def _asked(sandbox: Sandbox, ask: TrialAsk, fd: int) -> bytes:
     return to_msgpack(TrialReply(failure=why or f"its process ended with status {status}"))
 
 
-def _answer(sandbox: Sandbox, ask: TrialAsk, fd: int, writing: int) -> int:
-    """The child: map, be locked in, load, ask, say; its exit status."""
+def _answer(sandbox: Sandbox, ask: TrialAsk, fd: int, writing: int) -> None:
+    """The child: map, be locked in, load, ask, say."""
     try:
         runtime = open_runtime(
             fd,
             schema=ask.schema,
             threads=1,
             lock_in=lambda size: sandbox.lock_in(
-                replica_limits(size, cpu_s=CPU_S_MAX), replica_grants((writing,), sockets=False)
+                trial_limits(size, cpu_s=CPU_S_MAX), trial_grants(writing)
             ),
         )
         inputs = {
@@ -138,11 +143,11 @@ def _answer(sandbox: Sandbox, ask: TrialAsk, fd: int, writing: int) -> int:
             )
         )
     except KeepError as error:
-        reply = TrialReply(failure=error.message[:4096])
-    view = memoryview(framed(reply))[LENGTH_BYTES:]
+        is_ours = isinstance(error, UnavailableError) and error.code.startswith("sandbox.")
+        reply = TrialReply(failure=error.message[:_FAILURE_CHARS_MAX], is_ours=is_ours)
+    view = memoryview(to_msgpack(reply))
     while view:
         view = view[os.write(writing, view) :]
-    return 0
 
 
 if __name__ == "__main__":

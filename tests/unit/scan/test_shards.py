@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_files import Kept, View, zip_file
 
-from modelkeep.core.verdict import Decision, judged
+from modelkeep.core.verdict import Decision, Severity, judged
+from modelkeep.scan.evidence import found
 from modelkeep.scan.rules import findings_of
 from modelkeep.scan.settings import ScanSettings
 from modelkeep.scan.shards import settled
@@ -155,3 +156,25 @@ def test_files_of_a_checkpoint_are_judged_by_each_other(tmp_path):
     assert shifted[".metadata"] is Decision.HOLD
     evil = [*ITEMS, EVIL]
     assert decisions(tmp_path / "evil", evil, places_of(evil))[SHARD] is Decision.DENY
+
+
+LONG = "x" * 400
+
+
+@pytest.mark.parametrize(
+    ("where", "shard", "answers"),
+    [
+        ("", "__0_0.distcp", True),
+        ("a/", "a/__0_0.distcp", True),
+        ("", "notes.zip!__0_0.distcp", False),
+        ("a/", "b/__0_0.distcp", False),
+        (f"{LONG}/a/", f"{LONG}/b/__0_0.distcp", False),
+    ],
+)
+def test_only_a_whole_file_under_its_whole_name_answers_for_a_checkpoint(where, shard, answers):
+    """A member of an archive is opened by nobody, and of a long name the end is missing."""
+    mark = f"(mark {'ab' * 16})"
+    slices = f"'{SHARD}' is unpickled in 1 slices, not found to be its archives {mark}"
+    asks = found("scan.shard.slices", Severity.MEDIUM, f"{where}.metadata", slices)
+    items = found("scan.shard.items", Severity.NOTE, shard, f"'{SHARD}' holds 1 items {mark}")
+    assert (asks not in settled([asks, items])) is answers
