@@ -33,6 +33,7 @@ PROCESS_BOUNDARIES = {
     "cli/main.py": "says that this is a bug, with the traceback; exit status 70",
     "workers/keyholder.py": "a traceback may quote secrets: its type is said, no more",
     "workers/scanner.py": "a child's end: whatever ended it denies its file",
+    "workers/trial.py": "a child's end: whatever ended it fails its model",
     "workers/publishing.py": "a store's thread says what failed and goes on",
     "web/http1.py": "answers 500 where the gateway itself is wrong",
 }

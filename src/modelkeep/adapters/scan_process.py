@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from modelkeep.adapters.memory_file import sealed_bytes
+from modelkeep.core.artifact import Schema
 from modelkeep.core.errors import IntegrityError, UnavailableError
+from modelkeep.core.limits import TENSOR_RANK_MAX
 from modelkeep.core.record import Record, from_msgpack, to_msgpack
 from modelkeep.core.verdict import Finding, Severity
+from modelkeep.kernels.kinds import KINDS
+from modelkeep.kernels.onnxmodel import ELEMENTS
 from modelkeep.ports.sandbox import Measure
 from modelkeep.ports.scanner import Judged, Unjudged
 
@@ -30,6 +34,7 @@ WORKER = "modelkeep.workers.scanner"
 MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 # Names and sizes of files that are judged together: of more, graphs with external data are held.
 SIZES_MAX = 100_000
+SIZES_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 START_S_MAX = 60.0
 END_S_MAX = 5.0
@@ -45,6 +50,10 @@ MEMORY_BYTES = 512 * 1024 * 1024
 # A process that forks has one thread: libraries for arrays must not start theirs.
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _REFERENCES = {"timeout": "CWE-400", "crashed": "CWE-248", "answer": "CWE-502"}
+_DTYPES = frozenset(name for name, _ in ELEMENTS.values())
+# Language models that keep what they computed have four for each layer.
+_PORTS_MAX = 4096
+_DIMENSION_END = 1 << 63  # a schema's are signed
 M = TypeVar("M", bound=Record)
 
 
@@ -315,9 +324,26 @@ def _judgement(reply: Reply, name: str) -> Judged:
         found = from_msgpack(Judged, reply.judged, what="a judgement")
     except IntegrityError as error:
         return _against(name, "answer", error.message)
-    if not (found.kind.isprintable() and all(_is_plain(each) for each in found.findings)):
+    if not all(_is_plain(each) for each in found.findings):
         return _against(name, "answer", "its texts are too long, or would steer a terminal")
+    if found.kind not in KINDS:
+        return _against(name, "answer", "it is said to be of a kind that there is not")
+    if found.schema is not None and not _is_schema(found.schema):
+        return _against(name, "answer", "its inputs or outputs are too many, or no tensors")
     return found
+
+
+def _is_schema(schema: Schema) -> bool:
+    """Whether it may stand in a manifest."""
+    ports = (*schema.inputs, *schema.outputs)
+    return len(ports) <= _PORTS_MAX and all(
+        len(port.name) <= TEXT_CHARS_MAX
+        and port.name.isprintable()
+        and port.dtype in _DTYPES
+        and len(port.shape) <= TENSOR_RANK_MAX
+        and all(-1 <= size < _DIMENSION_END for size in port.shape)
+        for port in ports
+    )
 
 
 def _against(name: str, outcome: str, text: str) -> Judged:
@@ -349,7 +375,11 @@ def _in_order(asked: dict[int, Unjudged], answered: dict[int, Judged]) -> Iterat
 
 
 def _few(sizes: Mapping[str, int]) -> dict[str, int]:
-    return dict(sizes) if 1 < len(sizes) <= SIZES_MAX else {}
+    """The sizes, where they are of more files than one and fit into a message; else none."""
+    is_few = 1 < len(sizes) <= SIZES_MAX
+    if is_few and sum(len(name.encode("utf-8", "replace")) for name in sizes) <= SIZES_BYTES_MAX:
+        return dict(sizes)
+    return {}
 
 
 def _processors() -> int:

@@ -5,6 +5,7 @@ two measures against the same thing is left out.
 """
 
 import ctypes
+import fcntl
 import mmap
 import os
 import resource
@@ -266,6 +267,24 @@ def test_sockets_that_are_there_work_where_they_are_granted_and_new_ones_never()
     assert own.recv(10) == b"answer"
     assert REACHED not in outcome(send, descriptors=(fd,))[1]
     assert REACHED not in outcome(tcp, sockets=True, descriptors=(fd,))[1]
+    own.close()
+    its.close()
+
+
+@pytest.mark.parametrize("given", [{"sockets": True}, {"readable": ("/nowhere",)}], ids=str)
+def test_a_descriptor_cannot_be_made_to_signal_anybody(given):
+    own, its = socket.socketpair()
+    fd = its.fileno()
+
+    def flags():
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_NONBLOCK)
+        fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.fcntl(fd, fcntl.F_GETFD))
+
+    assert outcome(flags, descriptors=(fd,), **given)[1] == REACHED
+    parent = os.getpid()
+    for call, value in ((fcntl.F_SETOWN, parent), (10, signal.SIGTERM), (1030, 50)):
+        _, said = outcome(lambda c=call, v=value: fcntl.fcntl(fd, c, v), descriptors=(fd,), **given)
+        assert said.startswith(b"PermissionError"), (call, said)
     own.close()
     its.close()
 

@@ -4,6 +4,7 @@ import ast
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,13 +15,28 @@ from command import wait_until
 
 import modelkeep
 from modelkeep.adapters import scan_process
-from modelkeep.adapters.scan_process import ProcessScanner, Reply, _judgement
+from modelkeep.adapters.scan_process import (
+    MESSAGE_BYTES_MAX,
+    Ask,
+    Context,
+    ProcessScanner,
+    Reply,
+    _few,
+    _judgement,
+    framed,
+    received,
+)
+from modelkeep.core.artifact import Port, Schema
 from modelkeep.core.errors import UnavailableError
 from modelkeep.core.record import to_msgpack
 from modelkeep.core.verdict import Finding, Severity
+from modelkeep.kernels.formats import EMPTY, UNKNOWN
+from modelkeep.kernels.kinds import KINDS
 from modelkeep.ports.sandbox import CALLS, FILES, LIMITS, MEASURES, NETWORK
 from modelkeep.ports.scanner import Judged, Unjudged
+from modelkeep.scan.rules import _PARSERS
 from modelkeep.scan.settings import ScanSettings
+from modelkeep.workers.scanner import Scanner
 
 GOOD = pickle.dumps({"a": 1})
 EVIL = b"cos\nsystem\n(S'x'\ntR."
@@ -73,6 +89,24 @@ def test_a_device_is_not_looked_into(scanner):
             [Unjudged("zero", memoryview(b""), stream.fileno())], sizes={}, settings=SETTINGS
         )
     assert rules(found) == {"scan.worker.crashed"}
+
+
+def test_names_of_many_files_fit_into_a_message_or_stay_here():
+    for chars in (100, 350):
+        sizes = {f"{at:06}{'ä' * chars}": 1 << 40 for at in range(60_000)}
+        context = Context(settings=to_msgpack(SETTINGS), sizes=_few(sizes))
+        assert len(framed(Ask(call="context", context=context))) <= MESSAGE_BYTES_MAX
+        assert context.sizes == (sizes if chars == 100 else {})
+
+
+def test_a_file_for_which_there_is_no_room_is_not_called_special(tmp_path, monkeypatch):
+    monkeypatch.setattr("modelkeep.workers.scanner.CHILDREN_MAX", 0)
+    near, far = socket.socketpair()
+    with near, far, (tmp_path / "f").open("wb") as stream:
+        asking = Scanner(far, memory_bytes=1 << 28, cpu_s=1)
+        asking._look(Ask(call="judge", number=1), os.dup(stream.fileno()))
+        reply, _ = received(near, Reply)
+    assert (reply.outcome, reply.text) == ("crashed", "0 files are being looked into already")
 
 
 def test_every_measure_is_said(scanner):
@@ -166,6 +200,22 @@ def says(**changes):
     return done(to_msgpack(Judged(findings=(Finding(**{**facts, **changes}),), kind="zip")))
 
 
+def takes(*, count=1, **changes):
+    """A judgement of a graph that takes these."""
+    port = Port(**{"name": "x", "dtype": "FP32", "shape": (-1, 4), **changes})
+    schema = Schema(inputs=(port,) * count, outputs=())
+    return done(to_msgpack(Judged(findings=(), kind="onnx", schema=schema)))
+
+
+def test_a_sound_judgement_is_taken_as_it_is():
+    for reply in (says(), takes(), takes(shape=(1,) * 64, dtype="RAW"), takes(name="x" * 400)):
+        assert to_msgpack(_judgement(reply, "f")) == reply.judged
+
+
+def test_every_kind_that_a_file_can_have_is_known_to_who_is_told_of_it():
+    assert {UNKNOWN, EMPTY, *_PARSERS} == KINDS
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -180,6 +230,14 @@ def says(**changes):
         says(subject="x" * 10_000),
         done(to_msgpack(Judged(findings=(), kind="zip"))[:-1]),
         done(to_msgpack(Judged(findings=(), kind="\x1b[2J"))),
+        done(to_msgpack(Judged(findings=(), kind="files"))),
+        takes(name="a\x1b[2J"),
+        takes(name="x" * 401),
+        takes(dtype="FP33"),
+        takes(shape=(1,) * 65),
+        takes(shape=(-2,)),
+        takes(shape=(1 << 63,)),
+        takes(count=5000),
     ],
 )
 def test_whatever_a_child_says_that_is_no_judgement_denies_its_file(reply):
