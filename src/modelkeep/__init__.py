@@ -18,7 +18,7 @@ from modelkeep.core.errors import (
 if TYPE_CHECKING:
     from modelkeep.sdk.client import Client
     from modelkeep.sdk.keep import Keep
-    from modelkeep.sdk.requirement import RequirementError, require
+    from modelkeep.sdk.requirement import require
 
 __version__ = "0.1.0"
 
@@ -31,7 +31,6 @@ __all__ = [
     "LimitError",
     "MissingError",
     "RefusedError",
-    "RequirementError",
     "UnavailableError",
     "UsageError",
     "__version__",
@@ -48,7 +47,7 @@ def __getattr__(name: str) -> Any:
         from modelkeep import sdk  # noqa: PLC0415
 
         return getattr(sdk, name)
-    if name in ("RequirementError", "require"):
+    if name == "require":
         from modelkeep.sdk import requirement  # noqa: PLC0415
 
         return getattr(requirement, name)

@@ -31,6 +31,7 @@ PROCESS_BOUNDARIES = {
     "cli/demo_acts.py": "whatever onnxruntime raises, it did not load the file",
     "cli/demo_disaster.py": "counts every failed call, whatever failed it",
     "cli/main.py": "says that this is a bug, with the traceback; exit status 70",
+    "sdk/requirement.py": "throws what is thrown at a generator to the function behind it",
     "workers/keyholder.py": "a traceback may quote secrets: its type is said, no more",
     "workers/scanner.py": "a child's end: whatever ended it denies its file",
     "workers/trial.py": "a child's end: whatever ended it fails its model",

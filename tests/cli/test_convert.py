@@ -1,5 +1,6 @@
 """`modelkeep convert`: what a scan allows becomes safetensors, everything else is refused."""
 
+import os
 import stat
 
 import attack_pickles
@@ -8,6 +9,9 @@ import pytest
 from command import modelkeep
 from safetensors.numpy import load_file
 from torch_files import Kept, View, legacy_file, zip_file
+
+from modelkeep.core.errors import UsageError
+from modelkeep.sdk.conversion import convert
 
 NUMBERS = np.arange(24, dtype="<f4")
 FLOATS = Kept("0", "FloatStorage", NUMBERS.tobytes())
@@ -59,3 +63,17 @@ def test_what_is_no_file_of_tensors_is_refused_and_nothing_is_written(tmp_path):
         words = ("convert", tmp_path / name, "-o", tmp_path / "o", "--json")
         assert modelkeep(*words, wanted=2).error["code"] == code
     assert not (tmp_path / "o").exists()
+
+
+def test_of_a_file_that_changes_meanwhile_nothing_is_written(tmp_path):
+    source, target = tmp_path / "a.npy", tmp_path / "a.safetensors"
+    np.save(source, np.zeros(1_000_000, "<f4"))
+
+    def write(_):
+        with pytest.raises(BlockingIOError):  # which breaks the lease
+            os.open(source, os.O_WRONLY | os.O_NONBLOCK)
+
+    with pytest.raises(UsageError) as refused:
+        convert(source, target, progress=write)
+    assert refused.value.code == "file.changed"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.npy"]

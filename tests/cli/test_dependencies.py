@@ -97,11 +97,22 @@ def test_folders_bills_and_this_environment_are_assessed(tmp_path, osv):
     bill = tmp_path / "sbom.json"
     modelkeep("sbom", model / "code" / "requirements.txt", "--output", bill)
     found = modelkeep("dependencies", bill, *words, wanted=3).json["packages"]
-    assert {each["name"] for each in found} == {"tornado", "numpy"}
+    assert {each["name"] for each in found} == {"../../outside.txt", "tornado"}
     found = modelkeep("dependencies", *words, wanted=None).json["packages"]
     assert [each["name"] for each in found] == [each.name for each in installed_packages()]
     empty = written(tmp_path / "empty.txt", "# nothing\n")
     assert modelkeep("dependencies", empty, *words, wanted=2).error["code"] == "dependencies.none"
+
+
+def test_a_file_that_leads_out_of_its_folder_shows_nothing_of_what_lies_there(tmp_path, osv):
+    (tmp_path / "in").mkdir()
+    written(tmp_path / "secret", "password\n")
+    (tmp_path / "in" / "link.txt").symlink_to(tmp_path / "secret")
+    text = f"-r ../secret\n-r {tmp_path}/secret\n-r link.txt\ntornado==6.1\n"
+    lock = written(tmp_path / "in" / "r.txt", text)
+    said = modelkeep("dependencies", lock, "--advisories", osv, wanted=3)
+    assert "password" not in said.out + said.err
+    assert said.out.count("lies outside of the folder, and is not followed") == 2
 
 
 def test_a_folder_of_records_is_an_export_and_a_broken_one_is_none(tmp_path):

@@ -20,6 +20,7 @@ from modelkeep.scan.advisory_files import Known
 from modelkeep.scan.evidence import listed, printable
 from modelkeep.scan.packages import Package
 from modelkeep.scan.pep_rules import Version, normal_name, ordered
+from modelkeep.scan.requirements import ELSEWHERE
 
 _SUMMARY_CHARS_MAX = 160
 _IDS_MAX = 20
@@ -141,14 +142,15 @@ def _judged(package: Package, known: Known, *, doubt: str, said: str) -> Assesse
     if not why and version is None:
         why = "no order of versions has it (PEP 440)" if package.version else "it has no version"
     flaws: tuple[Flaw, ...] = ()
-    if not why and version is not None:
+    # The version of an index is affected; what comes from elsewhere by its name most likely, too.
+    if why in ("", ELSEWHERE) and version is not None:
         own = known.advisories.get(package.name, [])
         answers = [(each, says(each, package.name, version)) for each in own]
         flaws = _flaws(
             [each for each, answer in answers if answer is Answer.YES], package.name, version
         )
         unclear = [each.id for each, answer in answers if answer is Answer.UNCLEAR]
-        why = _why(version, unclear, doubt)
+        why = why or _why(version, unclear, doubt)
     if flaws:
         standing, why = Standing.VULNERABLE, said
     else:

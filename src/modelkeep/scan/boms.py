@@ -37,15 +37,16 @@ _NO_PACKAGES = frozenset(
 _PURL = re.compile(
     r"pkg:(?P<type>[A-Za-z][A-Za-z0-9.+-]*)/(?P<name>[^@?#]+)(?:@(?P<version>[^?#]*))?.*"
 )
-# Digests as CycloneDX names them, and as people write them.
+_HEX = re.compile(r"[0-9a-fA-F]*")
+# Digests as CycloneDX names them, as people write them, and how many digits they have.
 _ALGORITHMS = {
-    "SHA-256": "sha256",
-    "SHA-384": "sha384",
-    "SHA-512": "sha512",
-    "SHA3-256": "sha3_256",
-    "SHA3-512": "sha3_512",
-    "BLAKE2b-512": "blake2b",
-    "BLAKE3": "blake3",
+    "SHA-256": ("sha256", 64),
+    "SHA-384": ("sha384", 96),
+    "SHA-512": ("sha512", 128),
+    "SHA3-256": ("sha3_256", 64),
+    "SHA3-512": ("sha3_512", 128),
+    "BLAKE2b-512": ("blake2b", 128),
+    "BLAKE3": ("blake3", 64),
 }
 _PREFIX = "modelkeep:"
 
@@ -57,14 +58,13 @@ class ToldModel:
     """What a bill says of a model.
 
     Attributes:
-        files: digests by the path of a file; those of the empty path are of the only one.
-        uncheckable: paths of which only digests are given that prove nothing.
+        files: digests by the path of a file; those of the empty path are of the only one. Digests
+            that prove nothing are left out.
         card: what it says that a card has fields for.
         base: what the model was made from, by name.
     """
 
     files: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    uncheckable: tuple[str, ...] = ()
     card: Card = field(default_factory=Card)
     base: str = ""
 
@@ -83,7 +83,6 @@ def told_model(raw: bytes) -> ToldModel | None:
             return None
         (about,) = models
     files: dict[str, tuple[str, ...]] = {}
-    weak: list[str] = []
     listed = [("", about)] if about.get("hashes") else []
     listed += [
         (_text(each.get("name"), "name"), each)
@@ -94,11 +93,7 @@ def told_model(raw: bytes) -> ToldModel | None:
         digests = tuple(_digests(each))
         if digests:
             files[path] = (*files.get(path, ()), *digests)
-        else:
-            weak.append(path)
-    return ToldModel(
-        files=files, uncheckable=tuple(weak), card=_card(about, document), base=_base(about)
-    )
+    return ToldModel(files=files, card=_card(about, document), base=_base(about))
 
 
 def told_packages(raw: bytes, *, place: str) -> tuple[Package, ...]:
@@ -277,8 +272,9 @@ def _digests(component: Json) -> Iterator[str]:
     for each in _list(component.get("hashes")):
         one = _object(each, "a hash")
         name, value = _text(one.get("alg"), "alg"), _text(one.get("content"), "content")
-        if name in _ALGORITHMS and re.fullmatch(r"[0-9a-fA-F]{64,128}", value):
-            yield f"{_ALGORITHMS[name]}:{value.lower()}"
+        written, digits = _ALGORITHMS.get(name, ("", -1))
+        if len(value) == digits and _HEX.fullmatch(value):
+            yield f"{written}:{value.lower()}"
 
 
 def _properties(component: Json) -> dict[str, str]:

@@ -5,7 +5,9 @@ Theory of operation. Lines are joined, comments cut and options told apart as pi
 named with the reason why it cannot be assessed, and so is what comes from a path or an address.
 Markers are not evaluated, for the file may be installed elsewhere: what any environment would get
 counts. Files that a file includes (`-r`, `-c`) are asked for by their names; who gives them decides
-how far that leads. A constraint pins what is asked for elsewhere, and asks for nothing.
+how far that leads; what lies above the first file's folder is not asked for. A constraint pins what
+is asked for elsewhere, and asks for nothing. Where any line names another index than PyPI's, or an
+option that is not known, any package may come from there.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ _INCLUDE = re.compile(r"(-r|-c|--requirement|--constraint)(?:\s*=?\s*)(.+)", re.
 _EDITABLE = re.compile(r"(?:-e|--editable)(?:\s*=?\s*)(.+)", re.DOTALL)
 _EGG = re.compile(r"#(?:.*&)?egg=([A-Za-z0-9][A-Za-z0-9._-]*)")
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[./\\~]|.*(?:\.whl|\.zip|\.tar\.\w+|[/\\].*)$")
+# The only index that the advisories are of.
+_PYPI = re.compile(r"https://pypi\.org(?:/simple)?/?")
+_INDEXES = frozenset({"-i", "--index-url", "--extra-index-url", "-f", "--find-links"})
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -44,13 +49,13 @@ _BOMS = (
 
 # Options of a file that name no package and no file of requirements.
 _HARMLESS = frozenset(
-    {"-i", "--index-url", "--extra-index-url", "--no-index", "-f", "--find-links", "--no-binary",
-     "--only-binary", "--prefer-binary", "--require-hashes", "--pre", "--trusted-host",
-     "--use-feature"}
+    {"--no-index", "--no-binary", "--only-binary", "--prefer-binary", "--require-hashes", "--pre",
+     "--trusted-host", "--use-feature"}
 )  # fmt: skip
 
 UNPINNED = "no single version is named"
 ELSEWHERE = "it comes from a path or an address, not from the index"
+OUTSIDE = "the file that is named here lies outside of the folder, and is not followed"
 UNREADABLE = "it cannot be read as a requirement"
 MISSING = "a file that is named here cannot be read"
 MANY = "more is named than is looked at"
@@ -61,12 +66,19 @@ Opened = Callable[[str], bytes | None]
 
 @dataclass(slots=True)
 class _Read:
-    """What has been read so far."""
+    """What has been read so far.
+
+    Attributes:
+        addressed: names of packages that an address is given for.
+        is_elsewhere: whether any package may come from somewhere else than PyPI.
+    """
 
     opened: Opened
     packages: list[Package] = field(default_factory=list)
     pins: dict[str, set[str]] = field(default_factory=dict)
     seen: set[tuple[str, bool]] = field(default_factory=set)
+    addressed: set[str] = field(default_factory=set)
+    is_elsewhere: bool = False
     lines: int = 0
 
     def add(self, package: Package) -> None:
@@ -89,7 +101,7 @@ def required(raw: bytes, *, place: str, opened: Opened = lambda _: None) -> tupl
     read = _Read(opened)
     read.seen.add((place, False))
     _file(read, raw, place, is_constraint=False)
-    return tuple(_pinned(each, read.pins) for each in read.packages)
+    return tuple(_pinned(each, read) for each in read.packages)
 
 
 def required_lines(
@@ -100,12 +112,14 @@ def required_lines(
     return required(flat.encode("utf-8", "replace"), place=place, opened=opened)
 
 
-def _pinned(package: Package, pins: dict[str, set[str]]) -> Package:
-    """A package with the version of a constraint, where only that names one."""
-    versions = pins.get(package.name, set())
-    if package.why_not != UNPINNED or len(versions) != 1:
-        return package
-    return replaced(package, version=next(iter(versions)), why_not="")
+def _pinned(package: Package, read: _Read) -> Package:
+    """A package with the version of a constraint, where only that names one, and an index does."""
+    versions = read.pins.get(package.name, set())
+    if package.why_not == UNPINNED and len(versions) == 1:
+        package = replaced(package, version=next(iter(versions)), why_not="")
+    if not package.why_not and (read.is_elsewhere or package.name in read.addressed):
+        return replaced(package, why_not=ELSEWHERE)
+    return package
 
 
 def _file(read: _Read, raw: bytes, place: str, *, is_constraint: bool) -> None:
@@ -123,8 +137,9 @@ def _file(read: _Read, raw: bytes, place: str, *, is_constraint: bool) -> None:
             read.add(_elsewhere(editable[1], where))
         elif not line.startswith("-"):
             _requirement(read, line, where, is_constraint=is_constraint)
-        elif not all(map(_is_harmless, line.split())):
-            # pip takes abbreviations too: this may be a file, or a package.
+        elif not _is_harmless(read, line):
+            # pip takes abbreviations too: this may be a file, a package, or an index.
+            read.is_elsewhere = True
             read.add(Package(name=printable(line), place=where, why_not=UNREADABLE))
 
 
@@ -138,6 +153,9 @@ def _include(
     if (path, constrains) in read.seen:
         return
     read.seen.add((path, constrains))
+    if path.startswith("/") or path.split("/", 1)[0] == "..":
+        read.add(Package(name=printable(target), place=where, why_not=OUTSIDE))
+        return
     raw = None
     if len(read.seen) <= _FILES_MAX and ":" not in target and "\0" not in target:
         raw = read.opened(path)
@@ -153,14 +171,19 @@ def _requirement(read: _Read, line: str, where: str, *, is_constraint: bool) -> 
     text, options = " ".join(words[:at]), " ".join(words[at:])
     found = asked(text)
     if found is None or _VARIABLE.search(line):
+        # As a constraint it holds for a package whose name only pip can tell.
+        read.is_elsewhere |= is_constraint
         if _ELSEWHERE.match(text):
             read.add(_elsewhere(text, where))
         else:
             read.add(Package(name=printable(text), place=where, why_not=UNREADABLE))
     elif is_constraint:
+        if found.url:
+            read.addressed.add(found.name)
         if found.version:
             read.pins.setdefault(found.name, set()).add(found.version)
     elif found.url:
+        read.addressed.add(found.name)
         read.add(Package(name=found.name, place=where, why_not=ELSEWHERE))
     else:
         read.add(
@@ -174,8 +197,17 @@ def _requirement(read: _Read, line: str, where: str, *, is_constraint: bool) -> 
         )
 
 
-def _is_harmless(word: str) -> bool:
-    return not word.startswith("-") or word.partition("=")[0] in _HARMLESS
+def _is_harmless(read: _Read, line: str) -> bool:
+    """Whether a line of options names no package and no file; another index is remembered."""
+    words = [each.strip("\"'") for each in line.split()]
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        option, has_value, value = word.partition("=")
+        if option in _INDEXES:
+            index = value.strip("\"'") if has_value else after
+            read.is_elsewhere |= _PYPI.fullmatch(index) is None
+        elif word.startswith("-") and option not in _HARMLESS:
+            return False
+    return "\\" not in line
 
 
 def _elsewhere(text: str, where: str) -> Package:

@@ -4,7 +4,7 @@ This finds accidents (a training run that diverged, a broken conversion, a file 
 padded), not attacks: who makes a model can make its numbers look sound. Tensors are those that the
 format's layout knows (`kernels.tensors`): safetensors, ONNX with its data inside, PyTorch archives,
 GGUF, npy and npz without compression. Quantised blocks and 8-bit floats have no numbers of their
-own here and are left out.
+own here and are left out. Where no number, or not every one, could be looked at, a note says so.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from modelkeep.scan.evidence import found
 from modelkeep.scan.sanity_settings import ALWAYS, SanitySettings
 
 _SHOWN = 5
+# Files of these kinds are there for their tensors; any other archive may well hold none.
+_OF_TENSORS = frozenset({"safetensors", "onnx", "torch-zip", "gguf", "npy"})
 # Fewer numbers than this may well be alike: biases, scales, flags.
 _ITEMS_MIN = 256
 _SIBLINGS_MIN = 4
@@ -41,12 +43,18 @@ def sanity_findings(
     if settings.when != ALWAYS:
         return ()
     try:
-        places = tensor_places(name, view, kind)[: settings.tensors_max]
-    except IntegrityError:
-        return ()
+        every = tensor_places(name, view, kind)
+    except IntegrityError as error:
+        text = f"no tensor was looked at: {error.message}"
+        unseen = found("sanity.unseen", Severity.NOTE, name, text)
+        return (unseen,) if kind in _OF_TENSORS else ()
+    places = every[: settings.tensors_max]
     forget = _forgetting(view)
     facts = [facts_of(view, each, forget=forget) for each in places if is_counted(each)]
     findings = list(_not_finite(name, facts, settings))
+    if len(every) > len(places):
+        text = f"{len(places)} tensors of {len(every)} were looked at (scan.sanity.tensors_max)"
+        findings.append(found("sanity.unseen", Severity.NOTE, name, text))
     if settings.oddities:
         findings += _dead(name, facts)
         findings += _scaled(name, facts, settings.scale_ratio_max)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from modelkeep.adapters.disk import RealDisk
@@ -38,10 +38,13 @@ def convert(
         UnavailableError: `scan.worker.start`.
     """
     source, target = Path(path), Path(to)
-
-    def opened() -> AbstractContextManager[Callable[[bytes], None]]:
-        return file_target(RealDisk(), target, force=force)
-
     with steady(source) as file:
+
+        @contextmanager
+        def opened() -> Iterator[Callable[[bytes], None]]:
+            with file_target(RealDisk(), target, force=force) as write:
+                yield write
+                file.demand_steady()  # before the new file has its name
+
         verdict = scanned_view(source.name, file.raw, settings or ScanSettings(), fd=file.fd)
         return converted(source.name, file.raw, verdict, opened, progress=progress)

@@ -215,7 +215,7 @@ def _of_folder(root: Path) -> list[Package]:
     for path in paths:
         name = path.relative_to(root).as_posix()
         if is_list(name):
-            found += wanted_by(name, _opener(root, within=True))
+            found += wanted_by(name, _opener(root))
     return found
 
 
@@ -223,19 +223,19 @@ def _of_file(path: Path) -> Sequence[Package]:
     raw = small_bytes(path, size_max=max(REQUIREMENTS_BYTES_MAX, BOM_BYTES_MAX))
     if is_bom(raw):
         return told_packages(raw, place=path.name)
-    opened = _opener(path.parent, within=False)
+    opened = _opener(path.parent)
     if path.suffix.lower() in _YAML:
         return required_environment(raw, place=path.name, opened=opened)
     return required(raw, place=path.name, opened=opened)
 
 
-def _opener(root: Path, *, within: bool) -> Callable[[str], bytes | None]:
-    """What opens a file that another one names."""
+def _opener(root: Path) -> Callable[[str], bytes | None]:
+    """What opens a file that another one names, within a folder: what leaves it is not followed."""
     top = root.resolve()
 
     def opened(name: str) -> bytes | None:
         path = root / name
-        if within and top not in path.resolve().parents:
+        if top not in path.resolve().parents:
             return None
         try:
             return small_bytes(path, size_max=REQUIREMENTS_BYTES_MAX)

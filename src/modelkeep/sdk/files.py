@@ -9,6 +9,7 @@ read piece by piece instead, and its times are compared at the end.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -52,7 +53,8 @@ class SteadyFile:
         read_into: fills a buffer from an offset on; several threads may ask at once.
         forget: drops pages of `raw` that were looked at.
         demand_steady: checks that it is what it was; UsageError `file.changed`.
-        fd: a descriptor of all its bytes that can only be read, for another process; -1 for none.
+        fd: a descriptor of all its bytes that can only be read, for another process; -1 for none,
+            as of a small file: there may be thousands of them.
     """
 
     size_bytes: int
@@ -113,27 +115,36 @@ def steady(
         UsageError: `file.read` or `file.changed`.
     """
     with ExitStack() as stack:
-        fd = stack.enter_context(opened_file(path, follow=follow))
-        before = _marks_of(os.fstat(fd))
-        size_bytes = before[0]
-        if size_bytes > COPIED_BYTES_MAX and _is_leased(fd):
-            view, forget = stack.enter_context(_map_of(fd))
-            check = partial(_demand_leased, fd, path)
-            read = partial(_read_checked, fd, path, check)
-            found = SteadyFile(size_bytes, view, read, forget, check, fd)
-        elif may_stream and size_bytes > PRIVATE_BYTES_MAX:
-            view = stack.enter_context(_head_of(fd, path, size_bytes))
-            check = partial(_demand_same, fd, path, before)
-            read = partial(_read_checked, fd, path, check)
-            found = SteadyFile(size_bytes, view, read, demand_steady=check)
-        else:
-            view, copied = stack.enter_context(_copy_of(fd, path, size_bytes))
-            if _marks_of(os.fstat(fd)) != before:
-                raise _changed(path)
-            found = SteadyFile(size_bytes, view, partial(_copy_into, view), fd=copied)
+        try:
+            found = _steady(stack, path, may_stream=may_stream, follow=follow)
+        except OSError as error:  # of a map, or of memory for a copy
+            raise _unread(path, error) from error
         yield found
         if is_checked:
             found.demand_steady()
+
+
+def _steady(stack: ExitStack, path: Path, *, may_stream: bool, follow: bool) -> SteadyFile:
+    """Open a file; what is open at the end is what it needs, and the stack's to close."""
+    source = stack.enter_context(ExitStack())
+    fd = source.enter_context(opened_file(path, follow=follow))
+    before = _marks_of(os.fstat(fd))
+    size_bytes = before[0]
+    if size_bytes > COPIED_BYTES_MAX and _is_leased(fd):
+        view, forget = stack.enter_context(_map_of(fd))
+        check = partial(_demand_leased, fd, path)
+        read = partial(_read_checked, fd, path, check)
+        return SteadyFile(size_bytes, view, read, forget, check, fd)
+    if may_stream and size_bytes > PRIVATE_BYTES_MAX:
+        view = stack.enter_context(_head_of(fd, path, size_bytes))
+        check = partial(_demand_same, fd, path, before)
+        read = partial(_read_checked, fd, path, check)
+        return SteadyFile(size_bytes, view, read, demand_steady=check)
+    view, copied = stack.enter_context(_copy_of(fd, path, size_bytes))
+    if _marks_of(os.fstat(fd)) != before:
+        raise _changed(path)
+    source.close()
+    return SteadyFile(size_bytes, view, partial(_copy_into, view), fd=copied)
 
 
 def walked(root: Path, *, now_ns: Callable[[], int] = time.time_ns) -> Walked:
@@ -240,7 +251,7 @@ def opened_file(path: Path, *, follow: bool = True) -> Iterator[int]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingError("file.missing", f"there is no file {path}", hint=PATH_HINT) from error
     except OSError as error:
-        raise UsageError("file.read", f"cannot read {path}: {error.strerror}") from error
+        raise _unread(path, error) from error
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise UsageError("file.read", f"{path} is no regular file")
@@ -262,16 +273,18 @@ def _map_of(fd: int) -> Iterator[tuple[memoryview, Callable[[], None]]]:
 
 @contextmanager
 def _copy_of(fd: int, path: Path, size_bytes: int) -> Iterator[tuple[memoryview, int]]:
-    """A file's bytes in memory of our own, and a descriptor of it that can only be read."""
+    """A file's bytes in memory of our own, and a descriptor of it that can only be read.
+
+    A small one has no descriptor: whoever sends it to another process copies it once more.
+    """
     with ExitStack() as stack:
-        memory, reading = stack.enter_context(_memory())
-        if memory < 0:
+        reading = -1
+        if size_bytes <= COPIED_BYTES_MAX or not hasattr(os, "memfd_create"):  # only Linux has it
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             private = mmap.mmap(-1, max(size_bytes, 1), flags=flags)
         else:
-            os.ftruncate(memory, max(size_bytes, 1))
-            private = mmap.mmap(memory, max(size_bytes, 1))
-            os.ftruncate(memory, size_bytes)
+            private, reading = _memory(size_bytes)
+            stack.callback(os.close, reading)
         view = stack.enter_context(_released(private, memoryview(private)[:size_bytes]))
         _read_into(fd, path, 0, view)
         if os.pread(fd, 1, size_bytes):
@@ -279,19 +292,13 @@ def _copy_of(fd: int, path: Path, size_bytes: int) -> Iterator[tuple[memoryview,
         yield view, reading
 
 
-@contextmanager
-def _memory() -> Iterator[tuple[int, int]]:
-    """A memory file, and the same to read only; -1 where the system has none (not Linux)."""
-    if not hasattr(os, "memfd_create"):
-        yield -1, -1
-        return
+def _memory(size_bytes: int) -> tuple[mmap.mmap, int]:
+    """The map of a memory file, and a descriptor of it that can only be read."""
     memory = os.memfd_create("copy", os.MFD_CLOEXEC)
     try:
-        reading = os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield memory, reading
-        finally:
-            os.close(reading)
+        os.ftruncate(memory, size_bytes)
+        private = mmap.mmap(memory, size_bytes)
+        return private, os.open(f"/proc/self/fd/{memory}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(memory)
 
@@ -362,6 +369,15 @@ def _read_into(fd: int, path: Path, start: int, target: memoryview) -> None:
 
 def _copy_into(view: memoryview, start: int, target: memoryview) -> None:
     target[:] = view[start : start + len(target)]
+
+
+def _unread(path: Path, error: OSError) -> UsageError:
+    is_full = error.errno in (errno.EMFILE, errno.ENFILE)
+    return UsageError(
+        "file.read",
+        f"cannot read {path}: {error.strerror}",
+        hint="raise the limit of open files (`ulimit -n`) and try again" if is_full else "",
+    )
 
 
 def _changed(path: Path) -> UsageError:

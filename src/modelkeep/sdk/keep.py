@@ -40,7 +40,7 @@ from modelkeep.sdk.ledger import Ledger
 from modelkeep.sdk.loading import Loaded, load
 from modelkeep.sdk.papers import card_of, policy_of
 from modelkeep.sdk.proofs import NO_PAPERS, Papers, canary_of, declared_of
-from modelkeep.sdk.scanning import scanned_paths
+from modelkeep.sdk.scanning import scanned_file
 from modelkeep.sdk.service import Service
 from modelkeep.sdk.upkeep import upload_mark_of
 from modelkeep.wiring import (
@@ -484,8 +484,7 @@ class Keep:
 
 def scan(path: str | Path, settings: ScanSettings | None = None) -> Verdict:
     """Scan one file; nothing in it is executed, imported or unpickled."""
-    (found,) = scanned_paths([Path(path)], settings or ScanSettings())
-    return found.verdict
+    return scanned_file(Path(path), settings or ScanSettings())
 
 
 def _folder(path: str | Path, world: World | None) -> KeepFolder:

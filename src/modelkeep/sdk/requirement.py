@@ -20,16 +20,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class RequirementError(RefusedError):
-    """This machine does not have what a function requires.
-
-    Attributes:
-        findings: one for each requirement that is not met.
-    """
-
-    findings: tuple[Finding, ...] = ()
-
-
 def require(
     *,
     min_ram: str = "",
@@ -71,7 +61,7 @@ def require(
 
     Raises:
         UsageError: `require.value`, `size.text` or `version.specifier`, where it is written.
-        RequirementError: `require.unmet`, by the function, with everything that is not met.
+        RefusedError: `require.unmet`, by the function, with everything that is not met.
     """
     for versions in (packages or {}).values():
         demand_specifier(versions)
@@ -123,16 +113,14 @@ def _once(check: Callable[[], None]) -> Callable[[], None]:
     return first
 
 
-def _refused(name: str, findings: tuple[Finding, ...]) -> RequirementError:
+def _refused(name: str, findings: tuple[Finding, ...]) -> RefusedError:
     texts = "; ".join(f"{each.evidence} ({_rule(each)})" for each in findings)
-    error = RequirementError(
+    return RefusedError(
         "require.unmet",
         f"{name} requires what this machine does not have: {texts}",
         hint="`modelkeep preflight --machine` says what it has",
         unmet=[_rule(each) for each in findings],
     )
-    error.findings = findings
-    return error
 
 
 def _rule(finding: Finding) -> str:
@@ -147,18 +135,7 @@ def _words(given: Sequence[str]) -> tuple[str, ...]:
 def _wrapped(function: Callable[..., Any], demand_met: Callable[[], None]) -> Callable[..., Any]:
     """A function of the same kind that looks first."""
     if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        async def items(*args: Any, **options: Any) -> Any:
-            await _in_thread(demand_met)
-            inner = function(*args, **options)
-            try:
-                async for item in inner:
-                    yield item
-            finally:
-                await inner.aclose()
-
-        return items
+        return _items(function, demand_met)
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -182,6 +159,32 @@ def _wrapped(function: Callable[..., Any], demand_met: Callable[[], None]) -> Ca
         return function(*args, **options)
 
     return called
+
+
+def _items(function: Callable[..., Any], demand_met: Callable[[], None]) -> Callable[..., Any]:
+    """Of an asynchronous generator; what is sent and thrown goes on, as `yield from` does it."""
+
+    @functools.wraps(function)
+    async def items(*args: Any, **options: Any) -> Any:
+        await _in_thread(demand_met)
+        inner = function(*args, **options)
+        try:
+            item = await anext(inner)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is thrown to the function
+                    item = await inner.athrow(error)
+                else:
+                    item = await inner.asend(sent)
+        except StopAsyncIteration:
+            return
+        finally:
+            await inner.aclose()
+
+    return items
 
 
 async def _in_thread(work: Callable[[], None]) -> None:

@@ -77,6 +77,24 @@ def scanned_paths(
         yield from _scanned(judges, batch, settings, progress)
 
 
+def scanned_file(path: Path, settings: ScanSettings) -> Verdict:
+    """Scan one file.
+
+    Raises:
+        MissingError: `file.missing`.
+        UsageError: `file.read` or `scan.stdin`.
+        UnavailableError: `scan.worker.start`.
+    """
+    if path.is_dir():
+        raise UsageError(
+            "file.read",
+            f"{path} is a folder",
+            hint="name one file of it; `modelkeep scan` scans whole folders",
+        )
+    (came_of,) = scanned_paths([path], settings)
+    return came_of.verdict
+
+
 def scanned_view(name: str, raw: memoryview, settings: ScanSettings, *, fd: int = -1) -> Verdict:
     """Scan bytes that lie in memory.
 

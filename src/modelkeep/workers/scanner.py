@@ -147,9 +147,12 @@ class Scanner:
     def _look(self, asked: Ask, fd: int) -> None:
         """Fork a child for a file."""
         found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or len(self._children) >= CHILDREN_MAX:
+        why = "" if stat.S_ISREG(found.st_mode) else "it is no regular file"
+        if not why and len(self._children) >= CHILDREN_MAX:
+            why = f"{CHILDREN_MAX} files are being looked into already"
+        if why:
             os.close(fd)
-            self._say(Reply(number=asked.number, outcome="crashed", text="it is no regular file"))
+            self._say(Reply(number=asked.number, outcome="crashed", text=why))
             return
         reading, writing = os.pipe()
         limits = self._limits(found.st_size)

@@ -11,7 +11,7 @@ from osv_records import DAY_NS, NOW_NS, known, ranged, record
 from modelkeep.scan.admission_settings import AdvisorySettings, Tolerated
 from modelkeep.scan.assessments import Standing, assessed
 from modelkeep.scan.packages import Package
-from modelkeep.scan.requirements import UNPINNED
+from modelkeep.scan.requirements import ELSEWHERE, UNPINNED
 
 SETTINGS = AdvisorySettings()
 OLD = ranged(("introduced", "0"), ("fixed", "6.1"))
@@ -63,6 +63,13 @@ def test_what_cannot_be_assessed_is_said_with_its_reason(package, records, why):
     assert found.standing is Standing.NOT_ASSESSED
     assert why in found.why
     assert not found.is_passed
+
+
+def test_what_comes_from_elsewhere_is_vulnerable_by_its_version_and_never_clean():
+    affected = judged(tornado(why_not=ELSEWHERE), record("tornado", OLD))
+    assert (affected.standing, len(affected.flaws)) == (Standing.VULNERABLE, 1)
+    other = judged(tornado("6.1", why_not=ELSEWHERE), record("tornado", OLD))
+    assert (other.standing, other.why) == (Standing.NOT_ASSESSED, ELSEWHERE)
 
 
 def test_old_advisories_still_say_what_they_know():

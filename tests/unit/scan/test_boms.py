@@ -86,9 +86,21 @@ def test_other_tools_write_models_otherwise():
     assert [each.name for each in told_model(bill(**data)).card.datasets] == ["d", "x"]
     weak = {"components": [{"type": "file", "name": "f", "hashes": [
         {"alg": "MD5", "content": "0" * 32}]}]}  # fmt: skip
-    assert (told_model(bill(**weak)).files, told_model(bill(**weak)).uncheckable) == ({}, ("f",))
+    assert told_model(bill(**weak)).files == {}
     nothing = {"bomFormat": "CycloneDX", "specVersion": "1.4"}
     assert told_model(json.dumps(nothing).encode()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "digits"), [("SHA-256", 64), ("SHA-384", 96), ("SHA-512", 128), ("BLAKE3", 64)]
+)
+def test_a_digest_has_as_many_digits_as_its_algorithm_gives(name, digits):
+    for more in (-32, -1, 1, 32):
+        assert (
+            told_model(bill(hashes=[{"alg": name, "content": "a" * (digits + more)}])).files == {}
+        )
+    (found,) = told_model(bill(hashes=[{"alg": name, "content": "A" * digits}])).files[""]
+    assert found.endswith(":" + "a" * digits)
 
 
 def test_packages_are_of_an_index_or_not_assessed():

@@ -13,6 +13,7 @@ from modelkeep.scan.requirements import (
     ELSEWHERE,
     MANY,
     MISSING,
+    OUTSIDE,
     UNPINNED,
     UNREADABLE,
     _lines,
@@ -80,13 +81,63 @@ def test_included_files_are_read_once_and_circles_end():
     names = []
     text = b"-r ../up.txt\n-r sub/x.txt\n-r /etc/passwd\n"
     required(text, place="in/r.txt", opened=names.append)
-    assert names == ["up.txt", "in/sub/x.txt", "/etc/passwd"]
+    assert names == ["up.txt", "in/sub/x.txt"]
 
 
 def test_a_constraint_pins_what_is_asked_for_and_asks_for_nothing():
     found = asked("foo>=1\nbar==1\n-c c.txt\n", c_txt="foo==1.5\nbar==2\nbaz==3\n")
     assert found == [("foo", "1.5", ""), ("bar", "1", "")]
     assert asked("foo\n-c c.txt\n", c_txt="foo==1\nfoo==2\n") == [("foo", "", UNPINNED)]
+
+
+def test_a_file_above_the_folder_is_not_asked_for_and_that_is_said():
+    names = []
+    text = b"-r ../x.txt\n-c a/../../y.txt\n--requirement=/etc/passwd\n-r a/../..x\n"
+    found = required(text, place="r.txt", opened=names.append)
+    assert [each.why_not for each in found] == [OUTSIDE, OUTSIDE, OUTSIDE, MISSING]
+    assert names == ["..x"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--index-url https://evil.example/simple",
+        "--index-url=https://evil.example/simple",
+        "-i https://pypi.org.evil.example/simple",
+        "-ihttps://evil.example/simple",
+        "--extra-index-url 'https://evil.example/simple'",
+        "--extra-index https://evil.example/simple",
+        "--pre --find-links ./wheels",
+        '--pre "--index-url" https://evil.example',
+        "--pre --index\\-url https://evil.example",
+        "-f https://evil.example",
+        "-i http://pypi.org/simple",
+        "-i",
+        "-c c.txt",
+    ],
+)
+def test_of_another_index_nothing_is_known_wherever_it_is_named(line):
+    evil = "--index-url https://evil.example/simple"
+    for text in (f"{line}\nfoo==1.0\nbar\n", f"foo==1.0\nbar\n{line}\n"):
+        found = [each for each in asked(text, c_txt=evil) if each[0] in ("foo", "bar")]
+        assert found == [("foo", "1.0", ELSEWHERE), ("bar", "", UNPINNED)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-i https://pypi.org/simple", "--index-url='https://pypi.org/simple/' --pre", "--no-index"],
+)
+def test_the_index_that_advisories_are_of_may_be_named(line):
+    assert asked(f"{line}\nfoo==1.0\n") == [("foo", "1.0", "")]
+
+
+@pytest.mark.parametrize("text", ["foo==1.0\nbar==2\n-c c.txt", "-c c.txt\nfoo==1.0\nbar==2"])
+def test_what_a_constraint_gives_an_address_for_is_not_of_the_index(text):
+    named = asked(text, c_txt="foo @ https://evil.example/foo.whl")
+    assert named == [("foo", "1.0", ELSEWHERE), ("bar", "2", "")]
+    wheel = "https://evil.example/foo-1.0-py3-none-any.whl"
+    found = {each[0]: each[2] for each in asked(text, c_txt=wheel)}
+    assert found == {"foo": ELSEWHERE, "bar": ELSEWHERE, wheel: ELSEWHERE}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

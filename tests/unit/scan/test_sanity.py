@@ -85,6 +85,16 @@ def test_the_operator_decides_what_it_comes_to(looked):
     assert looked(tensors, for_admission(SanitySettings(when="never"))) == {}
 
 
+def test_what_was_not_looked_at_is_said(looked):
+    found = looked(weights(count=6), replaced(ALWAYS, tensors_max=4))
+    assert {name: each.severity for name, each in found.items()} == {"unseen": Severity.NOTE}
+    assert found["unseen"].evidence.startswith("4 tensors of 6 were looked at")
+    for kind, rules in (("safetensors", ["sanity.unseen"]), ("zip", []), ("text", [])):
+        broken = sanity_findings("x", memoryview(b"\xff" * 100), kind, ALWAYS)
+        assert [each.rule for each in broken] == rules
+        assert all(each.severity is Severity.NOTE for each in broken)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

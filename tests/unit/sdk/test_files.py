@@ -1,9 +1,11 @@
 """Files that come in: they stay as they are while they are read, or it is noticed."""
 
 import os
+import resource
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -81,6 +83,49 @@ def test_a_file_that_somebody_writes_is_copied(tmp_path):
         writer.write(b"late")
         writer.flush()
         assert bytes(file.raw[:4]) == bytes(4)
+
+
+@pytest.fixture
+def few_descriptors():
+    """Sets how many more files may be open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def limit(more):
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + more, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_small_files_are_steady_however_many_there_are(tmp_path, few_descriptors):
+    (tmp_path / "small").write_bytes(b"abc")
+    few_descriptors(8)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(steady(tmp_path / "small")) for _ in range(300)]
+        assert {(bytes(each.raw), each.fd) for each in opened} == {(b"abc", -1)}
+
+
+@pytest.mark.parametrize("is_leased", [True, False])
+def test_of_too_many_large_files_the_limit_is_said(
+    tmp_path, few_descriptors, monkeypatch, is_leased
+):
+    if not is_leased:
+        monkeypatch.setattr(files, "_is_leased", lambda _: False)
+    (tmp_path / "large").write_bytes(bytes(BIG))
+
+    def open_many(stack):
+        for _ in range(20):
+            file = stack.enter_context(steady(tmp_path / "large"))
+            assert os.pread(file.fd, 1, BIG - 1) == b"\0"
+
+    for room in range(9, 13):  # whichever descriptor is the first for which there is no room
+        few_descriptors(room)
+        with ExitStack() as stack, pytest.raises(UsageError) as refused:
+            open_many(stack)
+        assert refused.value.code == "file.read"
+        assert "ulimit -n" in refused.value.hint
 
 
 @pytest.mark.usefixtures("no_leases")

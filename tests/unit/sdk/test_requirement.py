@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 import modelkeep
-from modelkeep import KeepError, RequirementError, UsageError, require
+from modelkeep import KeepError, RefusedError, UsageError, require
 from modelkeep.core.record import replaced
 from modelkeep.ports.host import Host, Memory
 
@@ -52,12 +52,12 @@ def test_everything_that_is_not_there_is_said_at_once():
     def predict():
         ran.append(1)
 
-    with pytest.raises(RequirementError) as refused:
+    with pytest.raises(RefusedError) as refused:
         predict()
     assert ran == []
     assert refused.value.code == "require.unmet"
     assert refused.value.context["unmet"] == ["require.memory", "require.cpu", "require.package"]
-    assert len(refused.value.findings) == 3
+    assert len(refused.value.context["unmet"]) == 3
     assert "100.0 TiB are demanded" in refused.value.message
     assert isinstance(refused.value, KeepError)
     assert refused.value.exit_status == 3
@@ -79,7 +79,7 @@ def test_it_is_checked_at_each_call_or_once():
     always.shrink()
     first.shrink()
     assert at_first() == 1
-    with pytest.raises(RequirementError):
+    with pytest.raises(RefusedError):
         each_time()
 
 
@@ -90,7 +90,7 @@ def test_once_looks_again_until_everything_is_there():
     def predict():
         return 1
 
-    with pytest.raises(RequirementError):
+    with pytest.raises(RefusedError):
         predict()
     machine.host = PLENTY
     assert predict() == 1
@@ -107,7 +107,7 @@ def test_a_coroutine_is_checked_when_it_is_awaited_and_stays_one():
     assert asyncio.run(predict(1)) == 2
     machine.shrink()
     waiting = predict(1)
-    with pytest.raises(RequirementError):
+    with pytest.raises(RefusedError):
         asyncio.run(waiting)
 
 
@@ -128,7 +128,7 @@ def test_a_generator_is_checked_before_its_first_item_and_passes_on_what_is_sent
         next(running)
     assert ended.value.value == "end"
     machine.shrink()
-    with pytest.raises(RequirementError):
+    with pytest.raises(RefusedError):
         next(items())
 
 
@@ -153,8 +153,32 @@ def test_an_asynchronous_generator_is_checked_and_closed():
     assert asyncio.run(first()) == 1
     assert closed == [1]
     machine.shrink()
-    with pytest.raises(RequirementError):
+    with pytest.raises(RefusedError):
         asyncio.run(first())
+
+
+def test_an_asynchronous_generator_gets_what_is_sent_and_thrown():
+    @require(min_ram="1 GiB", facts=Machine())
+    async def items():
+        got = yield 1
+        try:
+            yield got
+        except ValueError as error:
+            yield str(error)
+        yield await asyncio.sleep(0, "last")
+
+    async def talk():
+        running = items()
+        said = [await anext(running), await running.asend(5)]
+        said.append(await running.athrow(ValueError("thrown")))
+        said += [each async for each in running]
+        other = items()
+        await anext(other)
+        with pytest.raises(KeyError):
+            await other.athrow(KeyError())
+        return said
+
+    assert asyncio.run(talk()) == [1, 5, "thrown", "last"]
 
 
 def test_a_method_is_checked_as_a_function_is():
