@@ -9,10 +9,11 @@ Every tool judges every sample, in one warm process of its own.
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -150,8 +151,11 @@ def made(python: Path, script: str, *words: object) -> None:
 
 
 @contextmanager
-def served(python: Path, script: str, word: str) -> Iterator[Any]:
-    """A warm process that answers a line of JSON with another one."""
+def served(python: Path, script: str, word: str, *, answer_s: float | None = None) -> Iterator[Any]:
+    """A warm process that answers a line of JSON with another one.
+
+    What takes longer than `answer_s` ends it, and is a TimeoutError.
+    """
     command = [str(python), str(HERE / "peers" / "admit" / script), word]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(
@@ -164,13 +168,17 @@ def served(python: Path, script: str, word: str) -> Iterator[Any]:
         def ask(**words: object) -> dict[str, Any]:
             source.write(json.dumps(words) + "\n")
             source.flush()
+            if answer_s is not None and not select.select([target], [], [], answer_s)[0]:
+                process.kill()
+                raise TimeoutError(f"{script} {word} took more than {answer_s:g} s")
             line = target.readline()
             if not line:
                 raise RuntimeError(f"{script} {word} ended with status {process.wait()}")
             return json.loads(line)
 
         yield ask
-        source.close()
+        with suppress(BrokenPipeError):
+            source.close()
 
 
 def with_truth(samples: Sequence[Sample]) -> list[Sample]:
