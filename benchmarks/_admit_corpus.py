@@ -69,7 +69,7 @@ def decision_of(path: Path) -> str:
 
 
 def alarms(python: Path, tool: str, cases: list[Written]) -> Iterator[bool]:
-    """Whether a tool raises an alarm, case by case; one that it never ends with, or that ends it, gives none."""
+    """Whether a tool raises an alarm; a case that it hangs on, or that ends it, gives no word."""
     left = deque(path for _, _, path in cases)
     while left:
         with (
