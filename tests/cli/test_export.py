@@ -66,6 +66,8 @@ def test_a_link_that_leads_out_of_its_folder_is_not_handed_over(desk, me, tmp_pa
     folder.mkdir()
     written(folder / "m.safetensors", tensors(1, count=1, items=8))
     (folder / "out").symlink_to("../elsewhere")
+    desk.run("admit", folder, "--name", "lm", wanted=3)
+    desk.run("approve", "lm", "--why", "our own folder beside it", "--until", "2999-01-31")
     desk.run("admit", folder, "--name", "lm")
     words = ("export", "lm", "--output", tmp_path / "o", "--to", me[1])
     assert desk.refusal(*words, wanted=3) == "portable.paths"
