@@ -21,6 +21,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 
@@ -270,7 +271,7 @@ def split_answers(
     return replies
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> NoReturn:
     """Read the plan, load the model, serve."""
     parser = argparse.ArgumentParser(prog="modelkeep.workers.replica")
     parser.add_argument("--plan-fd", type=int, required=True)
@@ -285,7 +286,8 @@ def main(arguments: Sequence[str]) -> int:
         lock_in=lambda size: _lock_in(size, plan),
     )
     Replica(plan, runtime).run()
-    return 0
+    # Nothing is left to do, and the runtime's own threads do not end inside the sandbox.
+    os._exit(0)
 
 
 def _lock_in(model_bytes: int, plan: ReplicaPlan) -> None:
@@ -311,4 +313,4 @@ def _bytes_of(array: Array) -> memoryview:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
