@@ -13,13 +13,18 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import TypeVar
 
 from modelkeep.adapters.memory_file import sealed_bytes
+from modelkeep.adapters.worker_process import (
+    END_S_MAX,
+    MESSAGE_BYTES_MAX,
+    ended,
+    framed,
+    received,
+    started,
+)
 from modelkeep.core.artifact import Schema
 from modelkeep.core.errors import IntegrityError, UnavailableError
 from modelkeep.core.limits import TENSOR_RANK_MAX
@@ -31,14 +36,11 @@ from modelkeep.ports.sandbox import Measure
 from modelkeep.ports.scanner import Judged, Unjudged
 
 WORKER = "modelkeep.workers.scanner"
-MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 # Names and sizes of files that are judged together: of more, graphs with external data are held.
 SIZES_MAX = 100_000
 SIZES_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 START_S_MAX = 60.0
-END_S_MAX = 5.0
-LENGTH_BYTES = 4
 TEXT_CHARS_MAX = 400
 # A file may take this much of the processor per begun 100 MB, and no file more than that.
 CPU_S_PER_PART = 10
@@ -47,14 +49,11 @@ CPU_S_MAX = 600
 # By the clock it may take longer, as others use the processor too.
 CLOCK_PER_CPU = 6
 MEMORY_BYTES = 512 * 1024 * 1024
-# A process that forks has one thread: libraries for arrays must not start theirs.
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 _REFERENCES = {"timeout": "CWE-400", "crashed": "CWE-248", "answer": "CWE-502"}
 _DTYPES = frozenset(name for name, _ in ELEMENTS.values())
 # Language models that keep what they computed have four for each layer.
 _PORTS_MAX = 4096
 _DIMENSION_END = 1 << 63  # a schema's are signed
-M = TypeVar("M", bound=Record)
 
 
 class Context(Record, frozen=True):
@@ -204,22 +203,9 @@ class ProcessScanner:
                 return self._socket
             self._end()
         own, its = socket.socketpair()
-        # The code that runs there is the code that runs here, wherever it was imported from.
-        root = str(Path(__file__).parents[2])
-        program = (
-            f"import runpy, sys; sys.path.insert(0, {root!r}); "
-            f"runpy.run_module({WORKER!r}, run_name='__main__')"
-        )
         bounds = ["--memory", str(self._memory_bytes), "--cpu", str(self._cpu_s)]
-        words = ["--fd", str(its.fileno()), *bounds]
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-I", "-c", program, *words],
-                pass_fds=(its.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=_ENVIRONMENT,
-                process_group=0,
-            )
+            self._process = started(WORKER, its, *bounds)
         except OSError as error:
             own.close()
             raise UnavailableError(
@@ -273,47 +259,7 @@ class ProcessScanner:
             self._socket.close()
         process, self._process, self._socket = self._process, None, None
         if process is not None and self._owner == os.getpid():
-            try:
-                process.wait(END_S_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def framed(message: Record) -> bytes:
-    """One message as it goes over the socket."""
-    raw = to_msgpack(message)
-    assert len(raw) <= MESSAGE_BYTES_MAX, "a message to or from the scanner is bounded"
-    return len(raw).to_bytes(LENGTH_BYTES, "big") + raw
-
-
-def received(source: socket.socket, kind: type[M]) -> tuple[M | None, int]:
-    """Receive one message and the descriptor beside it, -1 for none; None when the other end left.
-
-    Raises:
-        IntegrityError: `record.msgpack`.
-        OSError: when it is too long, or does not come.
-    """
-    # A descriptor comes with the first byte of the message that it belongs to.
-    head, fds, _, _ = socket.recv_fds(source, LENGTH_BYTES, 1)
-    fd = fds[0] if fds else -1
-    if not head:
-        return None, fd
-    head += _read(source, LENGTH_BYTES - len(head))
-    length = int.from_bytes(head, "big")
-    if length > MESSAGE_BYTES_MAX:
-        raise OSError("a message is too long")
-    return from_msgpack(kind, _read(source, length), what="a scanner's message"), fd
-
-
-def _read(source: socket.socket, length: int) -> bytes:
-    parts = bytearray()
-    while len(parts) < length:
-        part = source.recv(min(length - len(parts), 1 << 20))
-        if not part:
-            raise OSError("a message was cut off")
-        parts += part
-    return bytes(parts)
+            ended(process)
 
 
 def _judgement(reply: Reply, name: str) -> Judged:

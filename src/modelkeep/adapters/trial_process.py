@@ -8,17 +8,20 @@ framed as those of the scanner.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from modelkeep.adapters.memory_file import sealed_bytes
-from modelkeep.adapters.scan_process import END_S_MAX, MESSAGE_BYTES_MAX, framed, received
+from modelkeep.adapters.worker_process import (
+    MESSAGE_BYTES_MAX,
+    ended,
+    framed,
+    received,
+    started,
+)
 from modelkeep.core.artifact import CanaryTensor, Port, Schema
 from modelkeep.core.errors import IntegrityError, UnavailableError
 from modelkeep.core.limits import TENSOR_RANK_MAX
@@ -32,8 +35,6 @@ CPU_S_MAX = 120
 # By the clock it may take longer, as others use the processor too.
 CLOCK_S_MAX = 4 * CPU_S_MAX
 TEXT_CHARS_MAX = 300
-# The runtime's threads are those of its session; a process that forks has none before.
-_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class TrialAsk(Record, frozen=True):
@@ -113,20 +114,8 @@ class ProcessTrial:
                 return self._socket
             self._end()
         own, its = socket.socketpair()
-        # The code that runs there is the code that runs here, wherever it was imported from.
-        root = str(Path(__file__).parents[2])
-        program = (
-            f"import runpy, sys; sys.path.insert(0, {root!r}); "
-            f"runpy.run_module({WORKER!r}, run_name='__main__')"
-        )
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-I", "-c", program, "--fd", str(its.fileno())],
-                pass_fds=(its.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env=_ENVIRONMENT,
-                process_group=0,
-            )
+            self._process = started(WORKER, its)
         except OSError as error:
             own.close()
             raise UnavailableError(
@@ -145,11 +134,7 @@ class ProcessTrial:
             self._socket.close()
         process, self._process, self._socket = self._process, None, None
         if process is not None and self._owner == os.getpid():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(END_S_MAX)
-                return
-            process.kill()
-            process.wait()
+            ended(process)
 
 
 def _answer_of(reply: TrialReply, schema: Schema) -> tuple[Tensor, ...]:

@@ -13,6 +13,8 @@ from modelkeep.core.record import as_plain, to_json
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from modelkeep.ports.sandbox import Measure
+
 UNLIMITED = 100_000  # columns of a table that goes to a file or a pipe
 CELL_CHARS_MIN = 12  # a narrower column cannot be read
 _ESCAPED = re.compile(r"[\x7f-\x9f\u2028\u2029]")  # JSON lets them stand; some screens obey them
@@ -116,3 +118,13 @@ def progress(what: str, total_bytes: int | None = None) -> Iterator[Callable[[in
     task = bar.add_task(what, total=total_bytes)
     with bar:
         yield lambda done: bar.advance(task, done)
+
+
+def said_measures(measures: Sequence[Measure], *, as_json: bool) -> int:
+    """Say what a process is locked in with, measure by measure."""
+    if as_json:
+        print_json(measures)
+        return 0
+    rows = [(each.name, "on" if each.is_on else "off", each.why) for each in measures]
+    print_table(("measure", "here", "what that means, or why not"), rows)
+    return 0

@@ -7,7 +7,15 @@ import sys
 from typing import TYPE_CHECKING
 
 from modelkeep.cli.opened import opened, warned
-from modelkeep.cli.output import json_text, print_json, print_table, progress, safe_text, said
+from modelkeep.cli.output import (
+    json_text,
+    print_json,
+    print_table,
+    progress,
+    safe_text,
+    said,
+    said_measures,
+)
 from modelkeep.core.errors import RefusedError, UnavailableError, UsageError
 from modelkeep.core.instant import rfc3339
 from modelkeep.core.record import as_plain
@@ -96,12 +104,7 @@ def _explained(*, as_json: bool) -> int:
     from modelkeep.sdk.scanning import explained_sandbox  # noqa: PLC0415 - as above
 
     measures = explained_sandbox()
-    if as_json:
-        print_json(measures)
-        return 0
-    rows = [(each.name, "on" if each.is_on else "off", each.why) for each in measures]
-    print_table(("measure", "here", "what that means, or why not"), rows)
-    return 0
+    return said_measures(measures, as_json=as_json)
 
 
 def approve(options: argparse.Namespace) -> int:

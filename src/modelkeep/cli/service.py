@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from modelkeep.adapters.store_settings import StoreSettings, given_store
 from modelkeep.cli.keys import private_means
 from modelkeep.cli.opened import keep_path, opened
-from modelkeep.cli.output import print_json, print_table
+from modelkeep.cli.output import print_json, said_measures
 from modelkeep.cli.secrets import means_of
 from modelkeep.core.errors import PATH_HINT, IntegrityError, KeepError, MissingError, UsageError
 from modelkeep.core.instant import NS_PER_S
@@ -59,12 +59,7 @@ def _explained(*, as_json: bool) -> int:
     from modelkeep.sdk.preflight import explained_replica  # noqa: PLC0415
 
     measures = explained_replica()
-    if as_json:
-        print_json(measures)
-        return 0
-    rows = [(each.name, "on" if each.is_on else "off", each.why) for each in measures]
-    print_table(("measure", "here", "what that means, or why not"), rows)
-    return 0
+    return said_measures(measures, as_json=as_json)
 
 
 def status(options: argparse.Namespace) -> int:

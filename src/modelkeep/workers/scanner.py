@@ -40,9 +40,8 @@ from modelkeep.adapters.scan_process import (
     TEXT_CHARS_MAX,
     Ask,
     Reply,
-    framed,
-    received,
 )
+from modelkeep.adapters.worker_process import framed, received
 from modelkeep.core.errors import KeepError
 from modelkeep.core.record import from_msgpack, to_msgpack
 from modelkeep.flows.scanning import judged_file

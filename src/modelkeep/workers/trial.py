@@ -30,7 +30,6 @@ import numpy as np
 import modelkeep.adapters.runtime_onnx  # noqa: F401 - step 1: what a child cannot load any more
 from modelkeep.adapters.replica_sandbox import trial_grants, trial_limits
 from modelkeep.adapters.sandboxes import this_sandbox
-from modelkeep.adapters.scan_process import LENGTH_BYTES, MESSAGE_BYTES_MAX, received
 from modelkeep.adapters.trial_process import (
     CLOCK_S_MAX,
     CPU_S_MAX,
@@ -38,6 +37,7 @@ from modelkeep.adapters.trial_process import (
     TrialReply,
     TrialTensor,
 )
+from modelkeep.adapters.worker_process import LENGTH_BYTES, MESSAGE_BYTES_MAX, received
 from modelkeep.core.errors import KeepError, UnavailableError
 from modelkeep.core.record import to_msgpack
 from modelkeep.kernels.arrays import NUMPY_BY_DTYPE

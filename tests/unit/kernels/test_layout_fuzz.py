@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mutations import NUMBERS
 
 from modelkeep.core.errors import IntegrityError
 from modelkeep.kernels.opcodes import OPCODES
@@ -31,20 +32,6 @@ FILES = sorted(
     if each["kind"] != "unknown"
 )
 KINDS = ("torch-zip", "zip", "gguf", "npy", "safetensors", "onnx")
-NUMBERS = (
-    0,
-    1,
-    2,
-    0x7F,
-    0x80,
-    0xFF,
-    0x7FFF,
-    0xFFFF,
-    1 << 31,
-    (1 << 32) - 1,
-    1 << 63,
-    (1 << 64) - 1,
-)
 BITS = {
     **dict.fromkeys(("BOOL", "INT8", "UINT8"), 8),
     **dict.fromkeys(("INT16", "UINT16", "FP16", "BF16"), 16),

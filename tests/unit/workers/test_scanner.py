@@ -15,17 +15,8 @@ from command import wait_until
 
 import modelkeep
 from modelkeep.adapters import scan_process
-from modelkeep.adapters.scan_process import (
-    MESSAGE_BYTES_MAX,
-    Ask,
-    Context,
-    ProcessScanner,
-    Reply,
-    _few,
-    _judgement,
-    framed,
-    received,
-)
+from modelkeep.adapters.scan_process import Ask, Context, ProcessScanner, Reply, _few, _judgement
+from modelkeep.adapters.worker_process import MESSAGE_BYTES_MAX, framed, received
 from modelkeep.core.artifact import Port, Schema
 from modelkeep.core.errors import UnavailableError
 from modelkeep.core.record import to_msgpack
