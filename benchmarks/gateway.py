@@ -1,335 +1,202 @@
-"""Protected against unprotected: our gateway beside MLServer, the same model, the same machine.
+"""Protected against unprotected: our gateway beside what users put there, on one machine.
 
-Ours: TLS, API key, schema, durable record of every call before its answer leaves, two replicas.
-MLServer 1.7.1: no TLS, no key, no record, `parallel_workers: 0`, a small MLModel over ONNX Runtime.
-Both answer V2 JSON calls for one row of a digits classifier; `wrk` loads one after the other, in
-pairs, and the median of the pairs' ratios is the result. Run it as `./run bench gateway`.
+Ours has everything on: TLS, API key, schema, limits, a durable record of every call before its
+answer leaves; two replicas of a model. The peers, which serve the same ONNX models:
+
+    nginx+triton   NVIDIA Triton behind nginx with TLS, a key check and limits; no record, no schema
+    triton         Triton bare: no TLS, no key, nothing
+    …, joining     both, with Triton told to join calls (`dynamic_batching`), as ours does
+    mlserver       MLServer bare
+
+What is measured, each in interleaved runs, so that a change of the machine's mood meets everyone:
+
+    small         one row of 64 numbers in JSON, 1 to 128 connections
+    large         1x3x224x224 in JSON and as binary tensor, 8 connections
+    grpc          the small call over gRPC, 1 to 128 connections
+    protections   the small call with each protection of ours taken out (`_gateway_variant.py`)
+    text          tokens a second of a language model's streams, beside `generate` (`--only text`)
+
+Run it as `./run bench gateway`; `--only NAME` for a part. With a load average over 1 at the start
+nothing is judged. `--profile PAYLOAD` runs only ours under load and says what its gateway spends
+CPU on.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import re
 import secrets
-import shutil
-import socket
-import ssl
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from modelkeep.cli.demo_data import digits, trained
-from modelkeep.sdk.keep import Keep
-from modelkeep.sdk.service import Service
+import _gateway_report as report
+import _gateway_text
+from _gateway_load import Load, Payload, Run, Side
+from _gateway_models import Model, made_models, payloads
+from _gateway_ours import Options, World, demand_records, fdatasync_ms, ours
+from _gateway_peers import mlserver, nginx, triton
+from _gateway_profile import profiled
+from _gateway_variant import PROTECTIONS
+from _vault_environments import VENVS
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-
-PEER = HERE / "peers" / "mlserver"
-PEER_VENV = ROOT / ".venv-peers" / "mlserver"
-RESULTS = HERE / "results" / "gateway.json"
-CONNECTIONS = 32
-LOAD_MAX = 1.0
-LUA = """wrk.method = "POST"
-wrk.path = "/v2/models/digits/infer"
-wrk.headers["Content-Type"] = "application/json"
-{key}
-wrk.body = [[{body}]]
-"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of wrk says."""
-
-    calls_per_s: float
-    p50_ms: float
-    p99_ms: float
-    calls: int
-    failures: int
-    cpu_us: tuple[float, ...]  # CPU a call, for each process that answered
-
-
-@dataclass(frozen=True)
-class Side:
-    """One server under load."""
-
-    name: str
-    url: str
-    script: Path
-    pids: tuple[int, ...]
+PARTS = ("small", "large", "grpc", "protections")
+TEXT = "text"  # by itself: it makes an environment with torch
+CONNECTIONS = (1, 8, 32, 128)
+LARGE_CONNECTIONS = 8
+PRICE_CONNECTIONS = (1, 32)
+WARM_UP_S = 1.0
 
 
 def main() -> int:
-    """Start both, load them in turns, print, write the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--alone", action="store_true", help="only ours, without MLServer")
-    options = parser.parse_args()
-    load = os.getloadavg()[0]
-    PEER_VENV.parent.mkdir(exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        # Beside the repository and not in /tmp, which may be memory: records must reach a disk.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=PEER_VENV.parent)))
-        model = trained(digits(), folder)[1].file
-        world = stack.enter_context(our_side(folder, model))
-        ours = world.side
-        sides = [ours]
-        if not options.alone:
-            sides.append(stack.enter_context(peer_side(folder, model)))
-        runs = measured(sides, pairs=options.pairs, seconds=options.seconds)
-        few = {
-            count: {side.name: loaded(side, count, seconds=options.seconds) for side in sides}
-            for count in (1, 8)
-        }
-        demand_records(world, runs[ours.name])
-    table(runs, few)
-    if not options.alone:
-        write_results(runs, load)
-    return 0
+    """Start everybody, load them in turns, print, write the results; 1 when a bar was missed."""
+    options = arguments()
+    if options.only == [TEXT]:
+        _gateway_text.show(_gateway_text.measured(is_quick=options.pairs < 5))
+        return 0
+    load_average = os.getloadavg()[0]
+    if load_average > report.LOAD_MAX:
+        print(f"the load average is {load_average:.2f}: nothing will be judged", flush=True)
+    VENVS.mkdir(exist_ok=True)
+    # Beside the repository and not in /tmp, which may be memory: records must reach a disk.
+    with tempfile.TemporaryDirectory(dir=VENVS) as name:
+        folder = Path(name)
+        models = made_models(folder)
+        load = Load(folder, options.seconds)
+        if options.profile:
+            with ours(folder / "ours", models, Options(options.gateways)) as world:
+                payload = payloads()[options.profile]
+                print(profiled(load, world, payload, options.connections))
+            return 0
+        tables = [
+            PART_FUNCTIONS[part](folder / part, models, load, options)
+            for part in PARTS
+            if part in (options.only or PARTS)
+        ]
+    return report.finished(tables, load_average)
 
 
-@dataclass(frozen=True)
-class World:
-    """Our service as `modelkeep serve` runs it."""
-
-    side: Side
-    metrics_key: str
-    ca_path: Path
-
-
-@contextlib.contextmanager
-def our_side(folder: Path, model: Path) -> Iterator[World]:
-    """A keep with one model, served: supervisor, gateway, two replicas, recorder."""
-    keep_folder = folder / "keep"
-    with Keep.create(keep_folder, passphrase=secrets.token_urlsafe(), port=0) as keep:
-        keep.admit(model, name="digits")
-        key = keep.access.new_token("load")[1].reveal().decode()
-        metrics_key = keep.access.new_token("scraper", scopes=("metrics",))[1].reveal().decode()
-        service = keep.serve()
-    with service:
-        script = folder / "ours.lua"
-        header = f'wrk.headers["Authorization"] = "Bearer {key}"'
-        script.write_text(LUA.format(key=header, body=body()))
-        side = Side("modelkeep", service.url, script, pids_of(service))
-        yield World(side, metrics_key, keep_folder / "ca.pem")
-
-
-def pids_of(service: Service) -> tuple[int, ...]:
-    """Gateway, replicas, recorder, supervisor: whatever spends CPU on a call."""
-    processes = service.processes()
-    order = sorted(processes, key=lambda name: ("gateway", "replica", "recorder").index(
-        name.partition("-")[0]
-    ))  # fmt: skip
-    return (*(processes[name] for name in order), service.pid)
-
-
-@contextlib.contextmanager
-def peer_side(folder: Path, model: Path) -> Iterator[Side]:
-    """MLServer in its own environment."""
-    make_peer_venv()
-    home = folder / "mlserver"
-    home.mkdir()
-    shutil.copy(model, home / "digits.onnx")
-    for name in ("model.py", "model-settings.json"):
-        shutil.copy(PEER / name, home)
-    settings = json.loads((PEER / "settings.json").read_text())
-    settings |= {"http_port": free_port(), "grpc_port": free_port()}
-    (home / "settings.json").write_text(json.dumps(settings))
-    script = folder / "peer.lua"
-    script.write_text(LUA.format(key="", body=body()))
-    server = subprocess.Popen(
-        [PEER_VENV / "bin" / "mlserver", "start", "."],
-        cwd=home,
-        env={"PATH": f"{PEER_VENV / 'bin'}:/usr/bin:/bin", "HOME": str(home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    url = f"http://127.0.0.1:{settings['http_port']}"
-    try:
-        wait_for(f"{url}/v2/models/digits/ready", server)
-        yield Side("mlserver", url, script, (server.pid,))
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
+    parser.add_argument(
+        "--only", choices=(*PARTS, TEXT), action="append", help="one part, or several"
+    )
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each")
+    parser.add_argument("--seconds", type=int, default=3, help="of one run")
+    parser.add_argument("--gateways", type=int, default=0, help="as `[serve] gateways`")
+    parser.add_argument("--alone", action="store_true", help="only ours, without the peers")
+    parser.add_argument("--profile", metavar="PAYLOAD", choices=tuple(payloads()))
+    parser.add_argument("--connections", type=int, default=32, help="with --profile")
+    return parser.parse_args()
 
 
-def make_peer_venv() -> None:
-    """Install MLServer from its lock, once."""
-    if (PEER_VENV / "bin" / "mlserver").exists():
-        return
-    lock = str(PEER / "requirements.lock")
-    python = PEER_VENV / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(PEER_VENV)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    print("installing the peer into .venv-peers (once) ...", flush=True)
-    install = [*pip, "--no-deps", "--require-hashes", "-r", lock]
-    subprocess.run(install, check=True, stderr=subprocess.DEVNULL)
+@contextlib.contextmanager
+def everybody(
+    folder: Path, models: Sequence[Model], options: argparse.Namespace
+) -> Iterator[tuple[World, list[Side]]]:
+    """Ours and the peers that can be had."""
+    folder.mkdir()
+    with contextlib.ExitStack() as stack:
+        world = stack.enter_context(ours(folder / "ours", models, Options(options.gateways)))
+        sides: list[Side | None] = [world.side]
+        if not options.alone:
+            for joins_calls in (False, True):
+                home = folder / ("joining" if joins_calls else "as-it-comes")
+                home.mkdir()
+                bare = stack.enter_context(triton(home, models, joins_calls=joins_calls))
+                if bare is not None:
+                    chain = report.certificate(secrets.token_hex(4))
+                    sides += [stack.enter_context(nginx(home, bare, chain)), bare]
+            sides.append(stack.enter_context(mlserver(folder, models)))
+        yield world, [side for side in sides if side is not None]
 
 
-def measured(sides: list[Side], *, pairs: int, seconds: int) -> dict[str, list[Run]]:
-    """Load the sides in turns, so that a change of the machine's mood meets both."""
+def interleaved(
+    load: Load, sides: Sequence[Side], payload: Payload, connections: int, *, pairs: int
+) -> dict[str, list[Run]]:
+    """Load the sides in turns, forwards and backwards."""
     runs: dict[str, list[Run]] = {side.name: [] for side in sides}
     for side in sides:
-        loaded(side, CONNECTIONS, seconds=1)
+        load.run(side, payload, connections, seconds=WARM_UP_S)
     for number in range(pairs):
         for side in sides if number % 2 == 0 else sides[::-1]:
-            runs[side.name].append(loaded(side, CONNECTIONS, seconds=seconds))
+            runs[side.name].append(load.run(side, payload, connections))
             print(".", end="", flush=True)
-    print()
+    print(f" {payload.name}, {connections} connections", flush=True)
     return runs
 
 
-def loaded(side: Side, connections: int, *, seconds: int) -> Run:
-    """One run of wrk."""
-    before = [cpu_s(pid) for pid in side.pids]
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s"]
-    done = subprocess.run(
-        [*command, str(side.script), side.url], check=True, capture_output=True, text=True
-    )
-    spent = [cpu_s(pid) - start for pid, start in zip(side.pids, before, strict=True)]
-    said = done.stdout
-    calls = int(found(r"(\d+) requests in", said))
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    socket_errors = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", said)
-    failures = int(bad[1]) if bad else 0
-    failures += sum(map(int, socket_errors.groups())) if socket_errors else 0
-    return Run(
-        calls_per_s=float(found(r"Requests/sec:\s+([\d.]+)", said)),
-        p50_ms=milliseconds(found(r"50%\s+(\d\S+)", said)),
-        p99_ms=milliseconds(found(r"99%\s+(\d\S+)", said)),
-        calls=calls,
-        failures=failures,
-        cpu_us=tuple(each / max(calls, 1) * 1e6 for each in spent),
-    )
+def small(
+    folder: Path, models: Sequence[Model], load: Load, options: argparse.Namespace
+) -> report.Table:
+    """JSON of one row; with fdatasync measured between, for what one connection waits for."""
+    table = report.Table("small", "JSON, one row of 64 numbers")
+    with everybody(folder, models, options) as (world, sides):
+        for count in CONNECTIONS:
+            before_ms = fdatasync_ms(world.folder)
+            runs = interleaved(load, sides, payloads()["digits-json"], count, pairs=options.pairs)
+            table.add(count, runs)
+            table.syncs_ms += [before_ms, fdatasync_ms(world.folder)]
+        demand_records(world, table.calls("modelkeep"))
+    return table
 
 
-def demand_records(world: World, runs: list[Run]) -> None:
-    """The claim behind the figures: as many durable records as answers."""
-    address = urllib.request.Request(  # noqa: S310  # ours
-        f"{world.side.url}/metrics", headers={"Authorization": f"Bearer {world.metrics_key}"}
-    )
-    context = ssl.create_default_context(cafile=str(world.ca_path))
-    with urllib.request.urlopen(address, context=context) as got:  # noqa: S310  # ours
-        text = got.read().decode()
-    kept = float(found(r"(?m)^modelkeep_journal_records_total ([\d.e+]+)", text))
-    answered = sum(run.calls for run in runs)
-    assert kept >= answered, f"{answered} answers but {kept} records"
-    assert all(run.failures == 0 for run in runs), "a call failed under load"
+def large(
+    folder: Path, models: Sequence[Model], load: Load, options: argparse.Namespace
+) -> report.Table:
+    """Pictures; MLServer takes no binary tensors."""
+    table = report.Table("large", "1x3x224x224")
+    with everybody(folder, models, options) as (world, sides):
+        for form in ("json", "binary"):
+            these = [side for side in sides if form == "json" or side.name != "mlserver"]
+            payload = payloads()[f"image-{form}"]
+            runs = interleaved(load, these, payload, LARGE_CONNECTIONS, pairs=options.pairs)
+            table.add(LARGE_CONNECTIONS, runs, label=form)
+        demand_records(world, table.calls("modelkeep"))
+    return table
 
 
-def table(runs: dict[str, list[Run]], few: dict[int, dict[str, Run]]) -> None:
-    """Print medians."""
-    print(f"{'':12}{'conns':>6}{'calls/s':>10}{'p50 ms':>9}{'p99 ms':>9}  CPU us a call")
-    for name, all_runs in runs.items():
-        for count, one in [(count, few[count][name]) for count in few]:
-            line(name, count, [one])
-        line(name, CONNECTIONS, all_runs)
+def grpc(
+    folder: Path, models: Sequence[Model], load: Load, options: argparse.Namespace
+) -> report.Table:
+    """The small call over gRPC."""
+    table = report.Table("grpc", "gRPC, one row of 64 numbers")
+    with everybody(folder, models, options) as (world, sides):
+        for count in CONNECTIONS:
+            runs = interleaved(load, sides, payloads()["digits-grpc"], count, pairs=options.pairs)
+            table.add(count, runs)
+        demand_records(world, table.calls("modelkeep"))
+    return table
 
 
-def line(name: str, connections: int, runs: list[Run]) -> None:
-    """One line of the table."""
-    cpu = [statistics.median(parts) for parts in zip(*(run.cpu_us for run in runs), strict=True)]
-    parts = " + ".join(f"{each:.0f}" for each in cpu)
-    print(
-        f"{name:12}{connections:>6}{median(runs, 'calls_per_s'):>10.0f}"
-        f"{median(runs, 'p50_ms'):>9.2f}{median(runs, 'p99_ms'):>9.2f}  {sum(cpu):.0f} = {parts}"
-    )
+def protections(
+    folder: Path, models: Sequence[Model], load: Load, options: argparse.Namespace
+) -> report.Table:
+    """What each protection costs: the whole beside the whole without it."""
+    table = report.Table("protections", "JSON, one row; one protection taken out")
+    folder.mkdir()
+    with contextlib.ExitStack() as stack:
+        worlds = [
+            stack.enter_context(
+                ours(folder / (each or "all"), models, Options(options.gateways, without=each))
+            )
+            for each in ("", *PROTECTIONS)
+        ]
+        for count in PRICE_CONNECTIONS:
+            sides = [world.side for world in worlds]
+            table.add(
+                count,
+                interleaved(load, sides, payloads()["digits-json"], count, pairs=options.pairs),
+            )
+    return table
 
 
-def write_results(runs: dict[str, list[Run]], load: float) -> None:
-    """Judge the bars and write them down."""
-    pairs = list(zip(runs["modelkeep"], runs["mlserver"], strict=True))
-    ratio = statistics.median(ours.calls_per_s / peer.calls_per_s for ours, peer in pairs)
-    gateway_us = statistics.median(run.cpu_us[0] for run in runs["modelkeep"])
-    all_us = statistics.median(sum(run.cpu_us) for run in runs["modelkeep"])
-    how = f"wrk, {CONNECTIONS} connections, median of {len(pairs)} interleaved pairs, JSON, 1 row"
-    is_quiet = load <= LOAD_MAX
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    ).stdout.strip()  # fmt: skip
-
-    def bar(name: str, value: float, wanted: float, unit: str, *, is_least: bool) -> dict[str, Any]:
-        holds = (value >= wanted if is_least else value <= wanted) if is_quiet else None
-        return {
-            "bar": name, "value": round(value, 3), "wanted": wanted, "holds": holds,
-            "unit": unit, "how": how, "commit": commit, "load": round(load, 2),
-        }  # fmt: skip
-
-    bars = [
-        bar("requests/s against MLServer bare", ratio, 1.0, "x", is_least=True),
-        bar("CPU of the gateway a call", gateway_us, 100.0, "us", is_least=False),
-        bar("CPU of all processes a call", all_us, 130.0, "us", is_least=False),
-        bar("failed calls", sum(run.failures for run, _ in pairs), 0, "calls", is_least=False),
-    ]  # fmt: skip
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(bars, indent=2) + "\n")
-    for each in bars:
-        mark = {True: "holds", False: "does not hold", None: "not judged: load over 1"}
-        print(f"{each['bar']}: {each['value']} {each['unit']} ({mark[each['holds']]})")
-
-
-def body() -> str:
-    """One row, as an honest client would write it."""
-    pixels = [n % 17 / 16 for n in range(64)]
-    row = {"name": "pixels", "shape": [1, 64], "datatype": "FP32", "data": pixels}
-    return json.dumps({"inputs": [row]})
-
-
-def median(runs: list[Run], field: str) -> float:
-    """The median of one field."""
-    return statistics.median(getattr(run, field) for run in runs)
-
-
-def milliseconds(text: str) -> float:
-    """Wrk's `513.00us`, `3.10ms` or `1.02s`."""
-    for unit, factor in (("us", 0.001), ("ms", 1.0), ("s", 1000.0)):
-        if text.endswith(unit):
-            return float(text.removesuffix(unit)) * factor
-    raise ValueError(text)
-
-
-def found(pattern: str, text: str) -> str:
-    """The one group of a pattern that must be there."""
-    match = re.search(pattern, text)
-    assert match is not None, f"{pattern} is not in:\n{text}"
-    return match[1]
-
-
-def cpu_s(pid: int) -> float:
-    """CPU time of a process, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    """A TCP port that nobody has now."""
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        return int(made.getsockname()[1])
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
-    """Wait until an address answers 200."""
-    ends = time.monotonic() + timeout_s
-    while time.monotonic() < ends:
-        if process.poll() is not None:
-            raise RuntimeError(f"the peer ended with {process.returncode}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):  # noqa: S310  # ours
-            return
-        time.sleep(0.2)
-    raise TimeoutError(url)
+PART_FUNCTIONS = {"small": small, "large": large, "grpc": grpc, "protections": protections}
 
 
 if __name__ == "__main__":

@@ -6,12 +6,16 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator
+from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from modelkeep.adapters.attestation_settings import AttestationSettings, attestation_problems
+from modelkeep.adapters.host_settings import HostSettings, host_problems
+from modelkeep.adapters.ray_settings import RaySettings, ray_problems
 from modelkeep.adapters.store_settings import StoreSettings, problems_of, store_problems
+from modelkeep.adapters.upstream_settings import UpstreamSettings, upstream_problems
 from modelkeep.assess.settings import PreflightSettings, preflight_problems
 from modelkeep.core.errors import ConfigError, IntegrityError
 from modelkeep.core.limits import CONFIG_BYTES_MAX
@@ -25,7 +29,17 @@ from modelkeep.flows.settings import (
     RetentionSettings,
     ServeSettings,
     StateSettings,
+    serve_problems,
 )
+from modelkeep.gate.identity_settings import IdentitySettings, identity_problems
+from modelkeep.gate.limit_settings import (
+    LimiterSettings,
+    LimitSettings,
+    QueueSettings,
+    limit_problems,
+)
+from modelkeep.gate.pool_settings import PoolSettings, pool_problems
+from modelkeep.gate.rule_settings import InputRule, OutputRule, rule_problems
 from modelkeep.gate.settings import GateSettings
 from modelkeep.ledger.cosignature import parsed_witness
 from modelkeep.ledger.settings import LedgerSettings
@@ -42,6 +56,7 @@ from modelkeep.vault.settings import VaultSettings
 CONFIG_NAME = "modelkeep.toml"
 R = TypeVar("R", bound=Record)
 APPROVAL_DAYS_MAX = 30  # whoever agreed longer ago has forgotten what to
+_UNKNOWN_KEY = re.compile(r"unknown field `([^`]*)`(?: - at `\$([^`]*)`)?")
 _KEEP_ID = re.compile(r"[0-9a-f]{16}")
 _HOST = r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._%-]{0,255})(?::[0-9]{1,5})?"
 # Narrower than libpq: whatever might be a password is not of this form.
@@ -75,7 +90,17 @@ class Config(Record, frozen=True):
         approvals: what one person alone may not do.
         attestation: how this host proves which one it is.
         serve: what the service runs.
+        upstreams: models that other servers answer for.
+        hosts: other machines on which replicas run.
+        ray: the cluster in which replicas run with `[serve] engine = "ray"`.
+        inputs: what inputs may hold beyond what their models say.
+        outputs: how much of answers leaves, and to whom.
+        identity: who may call beside the holders of API keys.
         gate: bounds of one call and one connection.
+        limits: who may use up how much.
+        limiter: where what callers use up is counted.
+        queue: who waits when there is more to do than can be done.
+        pool: how replicas are chosen, watched and given up.
         vault: sizes of what is written.
         scan: bounds of one scan.
         admission: what must come with a model.
@@ -94,7 +119,17 @@ class Config(Record, frozen=True):
     approvals: ApprovalSettings = ApprovalSettings()
     attestation: AttestationSettings = AttestationSettings()
     serve: ServeSettings = ServeSettings()
+    upstreams: tuple[UpstreamSettings, ...] = ()
+    hosts: tuple[HostSettings, ...] = ()
+    ray: RaySettings = RaySettings()
+    inputs: tuple[InputRule, ...] = ()
+    outputs: tuple[OutputRule, ...] = ()
+    identity: IdentitySettings = IdentitySettings()
     gate: GateSettings = GateSettings()
+    limits: tuple[LimitSettings, ...] = ()
+    limiter: LimiterSettings = LimiterSettings()
+    queue: QueueSettings = QueueSettings()
+    pool: PoolSettings = PoolSettings()
     vault: VaultSettings = VaultSettings()
     scan: ScanSettings = ScanSettings()
     admission: AdmissionSettings = AdmissionSettings()
@@ -294,10 +329,22 @@ def _demand_sound(config: Config, what: str) -> None:
             "ledger.witness.keys names one key twice: a witness counts once, by whatever name",
         ),
         (config.ledger.witness.quorum < 0, "ledger.witness.quorum is below zero"),
-        (not 0 <= config.serve.port <= 65535, "serve.port is not between 0 and 65535"),
-        (not 1 <= config.serve.replicas <= 64, "serve.replicas is not between 1 and 64"),
-        (not 1 <= config.serve.threads <= 256, "serve.threads is not between 1 and 256"),
-        (not 1 <= config.serve.batch_rows_max <= 4096, "serve.batch_rows_max: 1 to 4096"),
+        *serve_problems(config.serve),
+        *limit_problems(config.limits, config.limiter, config.queue),
+        *pool_problems(config.pool),
+        (
+            config.pool.hung_s < config.gate.call_timeout_s,
+            "pool.hung_s is shorter than gate.call_timeout_s: a run in time would be cut off",
+        ),
+        *upstream_problems(config.upstreams),
+        *host_problems(config.hosts),
+        (
+            not config.serve.replicas and not config.hosts,
+            "serve.replicas is 0 without any [[hosts]] where replicas would run",
+        ),
+        *ray_problems(config.ray),
+        *identity_problems(config.identity),
+        *rule_problems(config.inputs, config.outputs),
         (
             not 4096 <= config.vault.segment_bytes <= 16 * 2**20
             or not config.vault.segment_bytes <= config.vault.pack_bytes <= 128 * 2**20,
@@ -325,8 +372,24 @@ def _converted(kind: type[R], plain: dict[str, Any], what: str) -> R:
         return converted(kind, plain, what=what)
     except IntegrityError as error:
         raise ConfigError(
-            "config.key", error.message, hint="`modelkeep config explain` lists every key"
+            "config.key",
+            error.message,
+            hint=f"{_nearest(kind, error.message)}`modelkeep config explain` lists every key",
         ) from error
+
+
+def _nearest(kind: type[Record], message: str) -> str:
+    """Which known key of the same table an unknown one is most like, in words; may be empty."""
+    found = _UNKNOWN_KEY.search(message)
+    if found is None:
+        return ""
+    prefix = re.sub(r"\[[^]]*\]", "[]", found[2] or "").removeprefix(".")
+    table = f"{prefix}." if prefix else ""
+    keys = (each.key for each in _explained(kind, ""))
+    inside = (key.removeprefix(table) for key in keys if key.startswith(table))
+    names = {re.split(r"[.\[]", key, maxsplit=1)[0] for key in inside}
+    near = get_close_matches(found[1], sorted(names), n=1)
+    return f"did you mean `{near[0]}`? " if near else ""
 
 
 def _demand_none(problems: list[tuple[bool, str]], what: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,6 @@ from modelkeep.ports.attestor import Attested
 from modelkeep.ports.clock import Clock
 from modelkeep.ports.entropy import Entropy
 from modelkeep.ports.host import HostFacts
-from modelkeep.ports.journal import Journal
 from modelkeep.ports.keyholder import PASSPHRASE, Keyholder, Means
 from modelkeep.ports.runtime import Runtime
 from modelkeep.ports.state import State
@@ -34,11 +34,14 @@ from modelkeep.ports.workers import SERIAL, Workers
 
 if TYPE_CHECKING:
     from modelkeep.adapters.disk import Disk
+    from modelkeep.adapters.journal_file import JournalFile
     from modelkeep.adapters.keyholder_process import ProcessKeyholder
     from modelkeep.adapters.recorder_client import RecorderClient
     from modelkeep.adapters.scan_process import ProcessScanner
 
 LOCK_WAIT_S = 30.0
+# How a zip archive begins: TorchScript or a program of `torch.export`; no ONNX file does.
+_ARCHIVE = b"PK\x03\x04"
 # How long a verb waits for the ledger before it asks for the recorder of a running service.
 LEDGER_WAIT_S = 0.1
 # How long a verb that must not meet a service waits for one that is just being asked for.
@@ -340,7 +343,7 @@ def read_config(folder: KeepFolder) -> tuple[Config, bytes]:
 
 def open_journal(
     folder: Path, *, writable: bool, disk: Disk | None = None, refused_by: Path | None = None
-) -> Journal:
+) -> JournalFile:
     """A journal in a folder; while the file `refused_by` is there, it takes nothing."""
     from modelkeep.adapters.disk import RealDisk  # noqa: PLC0415
     from modelkeep.adapters.journal_file import JournalFile  # noqa: PLC0415
@@ -355,11 +358,24 @@ def open_runtime(
     threads: int,
     lock_in: Callable[[int], object] = lambda _size: None,
 ) -> Runtime:
-    """A model from its sealed memory file; loads onnxruntime.
+    """A model from its sealed memory file; loads onnxruntime, or torch for an archive.
 
     Args:
-        lock_in: told the model's size when all is open, before the first byte is looked at.
+        lock_in: told the model's size when all is open, before the model is looked at.
+
+    Raises:
+        UsageError: `runtime.torch`, where torch is not installed.
     """
+    if os.pread(model_fd, len(_ARCHIVE), 0) == _ARCHIVE:
+        if find_spec("torch") is None:
+            raise UsageError(
+                "runtime.torch",
+                "the model is a program of PyTorch, and torch is not installed",
+                hint="`pip install torch`",
+            )
+        from modelkeep.adapters.runtime_torch import torch_of_fd  # noqa: PLC0415
+
+        return torch_of_fd(model_fd, schema=schema, threads=threads, lock_in=lock_in)
     from modelkeep.adapters.runtime_onnx import runtime_of_fd  # noqa: PLC0415
 
     return runtime_of_fd(model_fd, schema=schema, threads=threads, lock_in=lock_in)

@@ -17,7 +17,17 @@ def distribution(requirement: str) -> str:
 
 # Imported inside one adapter each, where the user has them: they come in builds for each machine,
 # of gigabytes, and no lock of ours should choose one.
-BROUGHT = {"torch", "transformers"}
+BROUGHT = {
+    "gguf",
+    "joblib",
+    "keras",
+    "ray",
+    "skops",
+    "tensorflow",
+    "tf2onnx",
+    "torch",
+    "transformers",
+}
 
 
 def declared() -> set[str]:

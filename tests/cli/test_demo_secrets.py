@@ -70,7 +70,10 @@ def test_no_canary_stands_in_any_file_log_core_or_process_after_a_full_demo(tmp_
     searched = [path for path in tmp_path.rglob("*") if path.is_file() and path not in inputs]
     assert len(searched) > 50
     for path in searched:
-        held = path.read_bytes()
+        try:
+            held = path.read_bytes()
+        except FileNotFoundError:  # the service runs: a file of a moment
+            continue
         shown = {"token"} if path == log else set()  # the demo prints it, for its user
         hits = [name for name, secret in secrets.items() if secret in held and name not in shown]
         assert not hits, (path, hits)

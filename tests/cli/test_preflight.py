@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from command import Process, modelkeep
+from command import Process, modelkeep, wait_until
 
 
 def configured(desk, text):
@@ -14,6 +14,11 @@ def configured(desk, text):
 
 def rules(facts):
     return {each["rule"]: each["severity"] for each in facts["findings"]}
+
+
+def status_of(pid):
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 def free_port():
@@ -103,8 +108,9 @@ def test_a_replica_that_serves_is_locked_in(one, running):
     replicas = [pid for name, pid in ready["processes"].items() if name.startswith("replica")]
     assert len(replicas) == 2
     for pid in replicas:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        facts = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        # The service is ready with the first of them; the second one may load yet.
+        wait_until(lambda pid=pid: status_of(pid)["Seccomp"] == "2", 20)
+        facts = status_of(pid)
         assert facts["NoNewPrivs"] == "1"
         assert facts["Seccomp"] == "2"  # a filter
         assert int(facts["CapEff"], 16) == int(facts["CapPrm"], 16) == 0

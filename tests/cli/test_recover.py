@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from command import Desk, Process, modelkeep, wait_until
+from gateway_world import certificate
 from onnx_models import trained_models, two_models
 
 from modelkeep.sdk.client import Client
@@ -300,3 +301,25 @@ def test_a_recovery_that_fails_can_be_run_again(lost, tmp_path):
     refused(lost, "--expect", tmp_path / "rubbish", wanted=4)
     recover(lost, "--port", "0")
     assert len(lost.json("models")) == 2
+
+
+# ---- a certificate of the operator's own ---------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_service_with_a_given_certificate_for_other_names_is_probed_all_the_same(one):
+    pem, both = certificate("keep.example", address="10.0.0.7", ends_days=90)
+    chain, key = one.folder / "chain.pem", one.folder / "key.pem"
+    key.touch(mode=0o600)
+    chain.write_bytes(pem)
+    key.write_bytes(both.removeprefix(pem))
+    one.configure("replicas = 2", f"replicas = 1\ncertificate = '{chain}'\nkey = 'file:{key}'")
+    one.run("backup")
+    one.destroy()
+    chain.rename(chain.with_suffix(".away"))
+    late = recover(one, "--port", "0", wanted=5)
+    assert "[file.missing]" in late.err
+    assert f"`modelkeep --keep {one.keep} serve`" in late.err
+    chain.with_suffix(".away").rename(chain)
+    (probe,) = recover(one, "--port", "0", "--json").json["result"]["probes"]
+    assert probe == {"model": "digits:1", "is_proven": True}

@@ -10,9 +10,26 @@ NS_PER_DAY = 86_400 * 10**9
 
 
 def test_a_new_key_is_all_that_is_said(desk):
+    desk.run("principals", "new", "alice", "--role", "caller")
     said = desk.run("tokens", "new", "alice")
     assert KEY.fullmatch(said.out)
     assert not said.err
+
+
+def test_a_key_for_every_model_of_nobody_in_particular_is_noted(desk):
+    said = desk.run("tokens", "new", "alice")
+    assert KEY.fullmatch(said.out)
+    assert "note: alice is not registered: this key may call every model" in said.err
+    assert "`modelkeep principals new alice --role caller`" in said.err
+
+
+def test_a_key_for_a_model_that_is_not_there_is_noted_and_made(one):
+    assert not one.run("tokens", "new", "alice", "--scope", "infer:digits").err
+    said = one.run("tokens", "new", "alice", "--scope", "infer:digit", "--scope", "metrics")
+    assert KEY.fullmatch(said.out)
+    assert said.err == (
+        "modelkeep: note: there is no model digit yet: infer:digit permits nothing until there is\n"
+    )
 
 
 def test_two_keys_of_one_holder_differ(desk):

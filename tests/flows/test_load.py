@@ -121,6 +121,37 @@ def test_the_first_load_on_a_host_is_hashed_and_later_ones_are_not(keep, model):
         assert other.is_hashed
 
 
+def test_only_the_files_that_are_needed_leave_the_vault_and_each_is_proven_once(keep, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights.safetensors").write_bytes(safetensors({"w": np.arange(9, dtype=np.uint16)}))
+    (folder / "README.md").write_text("a card")
+    (folder / "config.json").write_text("{}")
+    keep.admit(folder, name="m")
+    needed = ("config.json", "weights.safetensors")
+
+    def load(*only):
+        asked = Asked()
+        found = loaded(
+            keep.opened,
+            parsed_reference("m"),
+            use=Use.SERVE,
+            allocate=Asked(),
+            place=lambda entry: asked(entry.size_bytes),
+            only=(lambda _: only) if only else None,
+        )
+        assert [bytes(each.raw) for each in found.files] == [bytes(each) for each in asked.views]
+        for each in found.files:
+            assert each.raw == (folder / each.entry.path).read_bytes()
+        return [each.entry.path for each in found.files], found.is_hashed
+
+    assert load(*needed) == ([*needed], True)
+    assert load(*needed) == ([*needed], False)
+    assert load("README.md") == (["README.md"], True)  # no other files were proven for it
+    assert load() == (["README.md", *needed], True)
+    assert load("config.json") == (["config.json"], False)
+
+
 def test_proofs_of_another_host_or_under_another_key_prove_nothing(tmp_path):
     ours = FolderLoadProofs(tmp_path, Secret(bytes(32)), host=b"one")
     ours.note(b"model")

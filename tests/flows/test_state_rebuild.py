@@ -159,6 +159,40 @@ def admission(life, keep, rng):
     record(keep.opened, kind, facts)
 
 
+def identified(life, keep, rng):
+    """What is recorded of passwords, certificates and issuers."""
+    del life
+    name, print_ = rng.choice(NAMES), {"fingerprint": rng.choice("ab") * 64}
+    cost = {"memory_kib": 64, "passes": 1, "lanes": 1}
+    secret = {"password_id": f"{rng.randrange(9):016}", "salt": "0" * 64, "verifier": "1" * 64}
+    kind, facts = rng.choice(
+        [
+            ("account.password", {"principal": name, **secret, **cost}),
+            ("account.removed", {"principal": name}),
+            ("certificate.issued", {**print_, "principal": name, "begins_ns": 1, "expires_ns": 2}),
+            ("certificate.revoked", print_),
+            ("issuer.disabled", {"issuer": "corp"}),
+            ("issuer.enabled", {"issuer": "corp"}),
+        ]
+    )
+    record(keep.opened, kind, facts)
+
+
+def trafficked(life, keep, rng):
+    """What is recorded of canaries and shadows."""
+    del life
+    named = {"model": rng.choice(NAMES)}
+    shares = {"canary": 2, "canary_lots": rng.randrange(10_001), "shadow": 0, "shadow_lots": 0}
+    kind, facts = rng.choice(
+        [
+            ("traffic.set", {**named, **shares, "sticky": rng.random() < 0.5}),
+            ("traffic.set", {**named, **shares, "sticky": False}),
+            ("traffic.ended", {**named, "reason": "rollback"}),
+        ]
+    )
+    record(keep.opened, kind, facts)
+
+
 def approval(life, keep, rng):
     rows = keep.access.approvals()
     if not rows or rng.random() < 0.5:
@@ -172,7 +206,7 @@ def approval(life, keep, rng):
 
 COMMANDS = (
     *(new_token, new_token, revoke, principal, principal, role, tenant),
-    *(entry, versioned, admission, approval),
+    *(entry, versioned, admission, identified, trafficked, approval),
 )
 
 

@@ -177,9 +177,14 @@ class Process:
     """A command as a process of its own, in a session of its own, so that nothing escapes us."""
 
     def __init__(
-        self, *words: object, fds: tuple[int, ...] = (), into: Any = subprocess.PIPE, **options: Any
+        self,
+        *words: object,
+        fds: tuple[int, ...] = (),
+        into: Any = subprocess.PIPE,
+        python: str = sys.executable,
+        **options: Any,
     ) -> None:
-        command = [sys.executable, "-P", "-m", "modelkeep", *map(str, words)]
+        command = [python, "-P", "-m", "modelkeep", *map(str, words)]
         self.popen = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

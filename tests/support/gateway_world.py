@@ -68,7 +68,13 @@ def digits_model() -> bytes:
     return bytes(made.SerializeToString())
 
 
-def certificate(name: str = "localhost") -> tuple[bytes, bytes]:
+def certificate(
+    name: str = "localhost",
+    *,
+    address: str = "127.0.0.1",
+    begins_days: float = -0.01,
+    ends_days: float = 1,
+) -> tuple[bytes, bytes]:
     """A self-signed certificate for loopback: its PEM, and PEM with the key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -79,11 +85,11 @@ def certificate(name: str = "localhost") -> tuple[bytes, bytes]:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now + datetime.timedelta(days=begins_days))
+        .not_valid_after(now + datetime.timedelta(days=ends_days))
         .add_extension(
             x509.SubjectAlternativeName(
-                [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+                [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address(address))]
             ),
             critical=False,
         )

@@ -174,6 +174,7 @@ ABOVE_ZERO = [
     "gate.body_bytes_max",
     "gate.header_bytes_max",
     "gate.headers_max",
+    "gate.bodies_bytes_max",
     "gate.connections_max",
     "gate.calls_in_flight_max",
     "gate.read_timeout_s",
@@ -237,3 +238,30 @@ def test_every_key_is_explained_once():
     keys = [each.key for each in explained()]
     assert len(keys) == len(set(keys)) > 40
     assert all(each.meaning.endswith(".") or each.meaning for each in explained())
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (f"{LEAST}[serv]", "serve"),
+        (f"{LEAST}[serve]\nreplica = 2", "replicas"),
+        (f'keep_id = "{KEEP_ID}"\n{STORES}labl = "x"', "label"),
+        (f"{LEAST}[ledger.witness]\nquorums = 1", "quorum"),
+        (f"{LEAST}[serve]\nxyzzy = 2", ""),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest_one(text, wanted):
+    with pytest.raises(ConfigError) as refused:
+        parsed(text)
+    nearest = f"did you mean `{wanted}`? " if wanted else ""
+    assert refused.value.hint == f"{nearest}`modelkeep config explain` lists every key"
+
+
+def test_grpc_has_a_port_of_its_own():
+    assert code_of(f"{LEAST}[serve]\nport = 9000\ngrpc_port = 9000") == "config.value"
+    assert parsed(f"{LEAST}[serve]\nport = 0\ngrpc_port = 0").serve.grpc_port == 0
+
+
+def test_where_http_is_enough_is_said():
+    with pytest.raises(ConfigError, match="http:// for loopback"):
+        parsed(f'{LEAST}[[upstreams]]\nname = "a"\nurl = "http://vllm.internal/v1"')

@@ -86,6 +86,15 @@ class IntoDisk(Protocol):
         ...
 
 
+@runtime_checkable
+class OpenDisk(Protocol):
+    """A Disk whose appended files can be synced by somebody else."""
+
+    def descriptor(self, path: Path) -> int:
+        """The open file that `append` writes to; it stays open until `release`."""
+        ...
+
+
 class RealDisk:
     """The operating system's files. Appended files stay open until `release`."""
 
@@ -105,6 +114,9 @@ class RealDisk:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             fd = self._open[path] = os.open(path, flags, 0o600)
         _write_all(fd, raw)
+
+    def descriptor(self, path: Path) -> int:
+        return self._open[path]
 
     def truncate(self, path: Path, size_bytes: int) -> None:
         os.truncate(path, size_bytes)

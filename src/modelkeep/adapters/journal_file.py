@@ -34,14 +34,13 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from modelkeep.adapters.disk import Disk
+from modelkeep.adapters.disk import Disk, OpenDisk
 from modelkeep.adapters.journal_errors import NO_ROOM, damaged, expired, full
-from modelkeep.adapters.journal_segment import NOTED_EVERY, Segment
+from modelkeep.adapters.journal_segment import NOTED_EVERY, Segment, has_header, pieces_of
 from modelkeep.adapters.reserve import Reserve
 from modelkeep.core.errors import IntegrityError, UnavailableError, UsageError
 from modelkeep.kernels.frames import (
     FRAME_BYTES_MAX,
-    FRAME_HEAD_BYTES,
     HEADER_BYTES,
     MARK_BYTES,
     Piece,
@@ -49,8 +48,6 @@ from modelkeep.kernels.frames import (
     header_bytes,
     last_mark,
     mark_bytes,
-    marks_after,
-    parsed_piece,
 )
 
 # 64 MiB scan in half a second when a writer opens its last segment.
@@ -58,7 +55,6 @@ SEGMENT_BYTES_MAX = 64 * 1024 * 1024
 SEGMENT_FRAMES_MAX = 65_536
 
 _NAME = re.compile(r"(?P<first>[0-9]{20})\.journal")
-_BLOCK_BYTES = 1024 * 1024
 # How far from its end a reader looks for a mark at or before what it wants.
 _TAIL_BYTES = 256 * 1024
 
@@ -98,6 +94,7 @@ class JournalFile:
         self._size_bytes = 0
         self._next = 0
         self._suspect = False
+        self._begun: tuple[int, int] | None = None
         self._closed = False
         if writable:
             try:
@@ -112,20 +109,13 @@ class JournalFile:
             UnavailableError: `journal.write`, or `ledger.full` when the disk has no room.
             UsageError: `journal.frame_size`, when a frame is beyond FRAME_BYTES_MAX.
         """
-        if not self._writable or self._closed:
-            raise AssertionError("only an open writer appends")
-        for frame in frames:
-            if len(frame) > FRAME_BYTES_MAX:
-                raise UsageError(
-                    "journal.frame_size", f"a journal frame of {len(frame)} bytes is too long"
-                )
+        self._demand_writable(frames)
         with self._lock:
             first = self._next
             if not frames:
                 return first
             try:
-                if self._refused_by is not None and self._disk.size(self._refused_by) is not None:
-                    raise OSError(errno.ENOSPC, "what is left is kept for control entries")
+                self._demand_room()
                 try:
                     self._append(frames)
                 except OSError as error:
@@ -134,6 +124,47 @@ class JournalFile:
                     self._append(frames)
             except OSError as error:
                 raise self._unavailable("journal.write", error) from error
+            return first
+
+    def begin(self, frames: Sequence[bytes]) -> int:
+        """Write frames that somebody else makes durable: the first half of an append.
+
+        Returns:
+            The descriptor to sync; `finish` must follow, before anything else is appended.
+
+        Raises:
+            UnavailableError, UsageError: as `append`.
+        """
+        assert isinstance(self._disk, OpenDisk)
+        assert frames
+        assert self._begun is None
+        self._demand_writable(frames)
+        with self._lock:
+            try:
+                self._demand_room()
+                self._make_ready()
+                self._begun = self._written(frames)
+            except OSError as error:
+                raise self._unavailable("journal.write", error) from error
+            return self._disk.descriptor(self._segments[-1].path)
+
+    def finish(self, error: OSError | None) -> int:
+        """End what `begin` began, now that it is durable; the position of its first frame.
+
+        Args:
+            error: why it is not: what was written is cut off again.
+
+        Raises:
+            UnavailableError: `journal.write`.
+        """
+        with self._lock:
+            begun, self._begun = self._begun, None
+            assert begun is not None
+            if error is not None:
+                self._repair_quietly()
+                raise self._unavailable("journal.write", error) from error
+            first = self._next
+            self._settle(*begun)
             return first
 
     def read(self, start: int) -> Iterator[tuple[int, bytes]]:
@@ -227,34 +258,60 @@ class JournalFile:
 
     # -- writing: the lock is held ------------------------------------------------------------
 
+    def _demand_writable(self, frames: Sequence[bytes]) -> None:
+        if not self._writable or self._closed:
+            raise AssertionError("only an open writer appends")
+        for frame in frames:
+            if len(frame) > FRAME_BYTES_MAX:
+                raise UsageError(
+                    "journal.frame_size", f"a journal frame of {len(frame)} bytes is too long"
+                )
+
+    def _demand_room(self) -> None:
+        if self._refused_by is not None and self._disk.size(self._refused_by) is not None:
+            raise OSError(errno.ENOSPC, "what is left is kept for control entries")
+
     def _append(self, frames: Sequence[bytes]) -> None:
+        self._make_ready()
+        begun = self._written(frames)
+        try:
+            self._disk.sync(self._segments[-1].path)
+        except OSError:
+            self._repair_quietly()
+            raise
+        self._settle(*begun)
+
+    def _make_ready(self) -> None:
+        """Cut off what an interrupted append left; begin a new segment if the last one is full."""
         self._repair()
         is_long = self._next - self._segments[-1].first >= self._segment_frames_max
         if is_long or self._size_bytes >= self._segment_bytes_max:
             self._add_segment(self._next)
-        self._write(frames)
 
     def _give_up_reserve(self) -> bool:
         return self._reserve is not None and self._reserve.give_up()
 
-    def _write(self, frames: Sequence[bytes]) -> None:
+    def _written(self, frames: Sequence[bytes]) -> tuple[int, int]:
+        """Write frames, not durable yet; the position and the offset behind them."""
         last = self._segments[-1]
         raws = framed(frames, first=self._next)
         offset = self._size_bytes
         for at in range(0, len(raws), NOTED_EVERY):
             last.note(self._next + at, offset)
             offset += sum(map(len, raws[at : at + NOTED_EVERY]))
-        position = self._next + len(raws)
         self._suspect = True  # until the bytes are durable: whatever interrupts us, cut them off
         try:
             self._disk.append(last.path, b"".join(raws))
-            self._disk.sync(last.path)
         except OSError:
             self._repair_quietly()
             raise
+        return self._next + len(raws), offset
+
+    def _settle(self, position: int, offset: int) -> None:
+        """Believe in frames that are durable now, and mark them."""
         self._next, self._size_bytes = position, offset
         try:
-            self._disk.append(last.path, mark_bytes(position))
+            self._disk.append(self._segments[-1].path, mark_bytes(position))
         except OSError:
             self._repair_quietly()  # the frames are durable; readers see them after the next mark
             return
@@ -310,13 +367,13 @@ class JournalFile:
             return
         last = self._segments[-1]
         size_bytes = self._disk.size(last.path) or 0
-        if size_bytes <= HEADER_BYTES and not self._has_header(last):
+        if size_bytes <= HEADER_BYTES and not has_header(self._disk, last):
             self._segments.pop()
             self._next = last.first
             self._add_segment(last.first)
             return
         position, end, is_marked = last.first, HEADER_BYTES, True
-        for piece in self._pieces(last, last.first, HEADER_BYTES, size_bytes):
+        for piece in pieces_of(self._disk, last, last.first, HEADER_BYTES, size_bytes):
             is_marked, end = piece.payload is None, piece.end
             if piece.payload is not None:
                 last.note(piece.position, piece.start)
@@ -389,7 +446,7 @@ class JournalFile:
         size_bytes = self._disk.size(segment.path)
         if size_bytes is None:
             raise FileNotFoundError(segment.path)
-        for piece in self._pieces(segment, position, offset, size_bytes):
+        for piece in pieces_of(self._disk, segment, position, offset, size_bytes):
             position = piece.next_position
             offset = piece.end
             yield from self._noted(segment, (piece,))
@@ -408,7 +465,7 @@ class JournalFile:
             if size_bytes is None:
                 raise FileNotFoundError(segment.path)
             try:
-                for piece in self._pieces(segment, position, offset, size_bytes):
+                for piece in pieces_of(self._disk, segment, position, offset, size_bytes):
                     if piece.payload is not None:
                         held.append(piece)
                     if piece.payload is None or (self._writable and piece.position < self._next):
@@ -428,48 +485,6 @@ class JournalFile:
             if piece.payload is not None and not self._writable:
                 segment.note(piece.position, piece.start)
             yield piece
-
-    def _pieces(
-        self, segment: Segment, position: int, offset: int, size_bytes: int
-    ) -> Iterator[Piece]:
-        """Parse frames and marks from an offset; stop at the first torn one.
-
-        Raises:
-            IntegrityError: `journal.damaged`, when a mark proves that the bad bytes were durable.
-        """
-        if offset == HEADER_BYTES and not self._has_header(segment):
-            if size_bytes > HEADER_BYTES:
-                raise damaged(segment.path, segment.first, "its header is not valid")
-            return
-        buffer, base, at = b"", offset, 0
-        while base + at < size_bytes:
-            piece = parsed_piece(buffer, at, position=position, base=base)
-            if piece is None and base + len(buffer) < size_bytes:
-                base, buffer = base + at, buffer[at:]
-                at = 0
-                wanted = min(max(_BLOCK_BYTES, len(buffer)), size_bytes - base - len(buffer))
-                block = self._disk.read(segment.path, base + len(buffer), wanted)
-                if not block:
-                    return  # shortened meanwhile by its writer
-                buffer += block
-                # A bad frame is known for bad only when all that it may span has been read.
-                if len(buffer) < min(FRAME_BYTES_MAX + FRAME_HEAD_BYTES, size_bytes - base):
-                    continue
-                piece = parsed_piece(buffer, at, position=position, base=base)
-            if piece is None:
-                self._demand_torn(segment, base + at, position, size_bytes)
-                return
-            yield piece
-            at = piece.end - base
-            position = piece.next_position
-
-    def _demand_torn(self, segment: Segment, offset: int, position: int, size_bytes: int) -> None:
-        """Bad bytes are a torn tail unless a later mark says that they were durable."""
-        if marks_after(self._disk.read(segment.path, offset, size_bytes - offset), position):
-            raise damaged(segment.path, position, "bytes that were durable are not valid")
-
-    def _has_header(self, segment: Segment) -> bool:
-        return self._disk.read(segment.path, 0, HEADER_BYTES) == header_bytes(segment.first)
 
     def _unavailable(self, code: str, error: OSError) -> UnavailableError:
         if error.errno in NO_ROOM:

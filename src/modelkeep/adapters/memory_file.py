@@ -24,6 +24,9 @@ _FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _F_SEAL_FUTURE_WRITE = 0x0010
 _MADV_POPULATE_WRITE = 23  # Linux 5.14: every page is there when the call returns
 _ZEROS_BYTES = 1024 * 1024
+# The kernel seals a file against writing when nobody else looks at its pages, for which it waits a
+# fifth of a second; on a busy machine (its own reclaim looks too) that was once not enough.
+_SEAL_TRIES = 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
 for _call in (_libc.mlock, _libc.munlock):
@@ -82,6 +85,7 @@ class MemoryFile:
         self._name = name
         self._fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self._pages: _Pages | None = None
+        self._is_sealed = False
 
     def allocate(self, size_bytes: int) -> memoryview:
         """Room for exactly that many bytes, its pages already there.
@@ -102,8 +106,11 @@ class MemoryFile:
     def sealed(self) -> int:
         """Seal the file for good; the descriptor (close-on-exec) is this object's until `wiped`.
 
-        Nobody can change the bytes from now on but `wiped`.
+        Nobody can change the bytes from now on but `wiped`. Idempotent.
         """
+        if self._is_sealed:
+            return self._fd
+        self._is_sealed = True
         if self._pages is not None:
             self._pages.protect(mmap.PROT_READ)
         try:
@@ -190,7 +197,14 @@ def sealed_bytes(name: str, raw: bytes | memoryview) -> int:
     at = 0
     while at < len(raw):
         at += os.write(fd, raw[at:])
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED | fcntl.F_SEAL_WRITE)
+    for left in reversed(range(_SEAL_TRIES)):
+        try:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED | fcntl.F_SEAL_WRITE)
+            break
+        except OSError as error:
+            if error.errno != errno.EBUSY or not left:
+                os.close(fd)
+                raise
     return fd
 
 

@@ -1,277 +1,54 @@
-"""A gateway's connections to the replicas of its models.
+"""A gateway's connections to the replicas of its models; groups come, change and go under load.
 
-A replica's listening socket belongs to the supervisor and outlives the replica. So connecting
-always works at once, and a connection means nothing until the replica says hello on it: that is
-when it is ready. When a replica dies, its connection breaks, the pool connects again (the new
-connection waits in the socket's queue for the next replica) and sends the calls that were under
-way there to another replica, or keeps them for the next one that says hello. Inference is
-idempotent, so a call may be computed twice but is answered once.
+What happens to a call is in `replica_group`, what happens on one connection in `replica_link`. Here
+is the table of groups: `add` and `change` make a group be what they say, `remove` lets it end. A
+replica that is taken out answers what it was asked before its connection is closed, and a group
+that is removed still takes the calls that were permitted before, for `LINGER_S`.
 
-Bounds: a call waits until its deadline (`gate.deadline`, or `gate.no_replica` when none was
-ready) and is sent `SENDS_MAX` times at most, so that a call that kills replicas cannot kill
-them for ever. Frames are bounded by `kernels.replica_frames`, and the
-flow checks what a replica says.
-
-Calls of one turn of the event loop leave in one write (`TOGETHER_CALLS` says to how many
-replicas), and a replica that finds several calls runs them as one batch.
+Bounds: a call waits until its deadline (`gate.deadline`, or `gate.no_replica` when none was ready)
+and is sent a few times at most (`gate.replica_lost`); `gate.pending` and `gate.circuit` refuse
+calls of a model that has too many or has not answered for long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
-from modelkeep.core.errors import IntegrityError, KeepError, UnavailableError
-from modelkeep.gate.balance import least_loaded
+from modelkeep.adapters.replica_calls import Asked, Talk
+from modelkeep.adapters.replica_group import SWEEP_S, TICK_S, Group, Told
+from modelkeep.adapters.replica_link import Link
+from modelkeep.core.errors import KeepError, UnavailableError, UsageError
+from modelkeep.gate.breaker import Circuit
+from modelkeep.gate.pool_settings import PoolSettings
 from modelkeep.kernels.replica_frames import (
-    PROTOCOL,
     AnswerFrame,
-    FaultFrame,
-    FrameReader,
-    Hello,
+    Piece,
+    TextCall,
+    TextEnd,
     call_frame,
-    decoded_reply,
+    framed,
 )
 from modelkeep.kernels.wire import Tensor
 
-# Two replicas lost under one call is bad luck; four times is the call's doing.
-SENDS_MAX = 4
-RECONNECT_S_FIRST = 0.01
-RECONNECT_S_MAX = 0.25
-SWEEP_S = 0.05
-# Calls of one turn go to one replica together, when the model is so fast that waking a second
-# process costs more than computing: one wake-up and one run of the model instead of many. A
-# slower model gets its calls one by one, each to the least loaded replica.
-TOGETHER_CALLS = 16
-TOGETHER_S = 0.002
-
-
-class _Pending:
-    """A call under way."""
-
-    __slots__ = ("deadline", "frame", "future", "number", "sends", "sent_at")
-
-    def __init__(
-        self,
-        number: int,
-        frame: bytes,
-        future: asyncio.Future[AnswerFrame],
-        *,
-        sent_at: float,
-        deadline: float,
-    ) -> None:
-        self.number = number
-        self.frame = frame
-        self.future = future
-        self.sent_at = sent_at
-        self.deadline = deadline
-        self.sends = 0
-
-
-class _Link(asyncio.Protocol):
-    """One connection to one replica, reconnected for ever until `close`."""
-
-    def __init__(self, group: _Group, address: str) -> None:
-        self.is_ready = False
-        self.pending: dict[int, _Pending] = {}
-        self._group = group
-        self._address = address
-        self._transport: asyncio.Transport | None = None
-        self._reader = FrameReader()
-        self._last_sent = 0.0
-        self._is_closed = False
-        self._delay_s = RECONNECT_S_FIRST
-        self._task: asyncio.Task[None] | None = None
-
-    def connect(self) -> None:
-        """Start connecting; failures are tried again with a growing delay."""
-        if not self._is_closed:
-            self._task = self._group.loop.create_task(self._connected())
-
-    def send(self, calls: Sequence[_Pending]) -> None:
-        """Send calls in one write."""
-        for pending in calls:
-            pending.sends += 1
-            self.pending[pending.number] = pending
-        assert self._transport is not None
-        frames = [pending.frame for pending in calls]
-        self._transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
-
-    def close(self) -> None:
-        """Give the connection up."""
-        self._is_closed = True
-        if self._task is not None:
-            self._task.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have the methods of asyncio.Transport but are no subclass of it.
-        self._transport = cast("asyncio.Transport", transport)
-        self._reader = FrameReader()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            for raw in self._reader.frames(data):
-                self._take(decoded_reply(raw))
-            if self._last_sent:
-                self._group.note_round_trip(self._last_sent)
-                self._last_sent = 0.0
-        except IntegrityError as error:
-            self._group.complain(f"{self._address}: {error}")
-            assert self._transport is not None
-            self._transport.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
-        was_ready, self.is_ready = self.is_ready, False
-        self._transport = None
-        lost = list(self.pending.values())
-        self.pending.clear()
-        self._group.lost(self, lost)
-        if was_ready:
-            self.connect()
-        elif not self._is_closed:
-            self._group.loop.call_later(self._next_delay_s(), self.connect)
-
-    def _take(self, reply: AnswerFrame | FaultFrame | Hello) -> None:
-        if type(reply) is AnswerFrame:
-            pending = self.pending.pop(reply.number, None)
-            if pending is not None and not pending.future.done():
-                pending.future.set_result(reply)
-                self._last_sent = pending.sent_at
-        elif isinstance(reply, FaultFrame):
-            pending = self.pending.pop(reply.number, None)
-            if pending is not None and not pending.future.done():
-                pending.future.set_exception(_fault(reply))
-        else:
-            self._greet(reply)
-
-    def _greet(self, hello: AnswerFrame | Hello) -> None:
-        group = self._group
-        wanted = Hello(PROTOCOL, group.model, group.version)
-        if hello != wanted or self.is_ready:
-            raise IntegrityError("frame.hello", "the replica is not the one that was expected")
-        self.is_ready = True
-        self._delay_s = RECONNECT_S_FIRST
-        group.greeted(self)
-
-    async def _connected(self) -> None:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        made.settimeout(0)
-        try:
-            made.connect(self._address)
-            await self._group.loop.create_unix_connection(lambda: self, sock=made)
-        except OSError:
-            made.close()
-            self._group.loop.call_later(self._next_delay_s(), self.connect)
-
-    def _next_delay_s(self) -> float:
-        delay_s = self._delay_s
-        self._delay_s = min(delay_s * 2, RECONNECT_S_MAX)
-        return delay_s
-
-
-class _Group:
-    """All replicas of one version of one model."""
-
-    def __init__(
-        self, pool: ReplicaPool, model: str, version: int, addresses: Sequence[str]
-    ) -> None:
-        self.loop = pool.loop
-        self.model = model
-        self.version = version
-        self.complain = pool.complain
-        self.links = [_Link(self, address) for address in addresses]
-        self.waiting: list[_Pending] = []
-        self._arrived: list[_Pending] = []
-        self._round_trip_s = 0.0
-        self._pool = pool
-        self._turn = 0
-        self._ready: list[_Link] = []
-
-    def place(self, pending: _Pending) -> None:
-        """Take a call; it is sent at the end of this turn of the loop, with its neighbours."""
-        if not self._arrived:
-            self.loop.call_soon(self._dispatch)
-        self._arrived.append(pending)
-
-    def _dispatch(self) -> None:
-        """Send what arrived to the least loaded replicas, or keep it until one is ready."""
-        arrived, self._arrived = self._arrived, []
-        ready = self._ready
-        if not ready:
-            self.waiting += arrived
-            return
-        together = TOGETHER_CALLS if self._round_trip_s < TOGETHER_S else 1
-        for start in range(0, len(arrived), together):
-            self._turn += 1
-            index = least_loaded([len(link.pending) for link in ready], turn=self._turn)
-            ready[index].send(arrived[start : start + together])
-
-    def note_round_trip(self, sent_at: float) -> None:
-        """Learn how long this model takes, replica's queue included; slowly forgets."""
-        self._round_trip_s += (self.loop.time() - sent_at - self._round_trip_s) / 16
-
-    def greeted(self, link: _Link) -> None:
-        """A replica is ready: give it what waits."""
-        self._ready.append(link)
-        waiting, self.waiting = self.waiting, []
-        for pending in waiting:
-            if not pending.future.done():
-                self.place(pending)
-
-    def lost(self, link: _Link, pending: list[_Pending]) -> None:
-        """A replica is gone: place its calls anew."""
-        if link in self._ready:
-            self._ready.remove(link)
-        alive = [each for each in pending if not each.future.done()]
-        for each in alive:
-            if each.sends >= SENDS_MAX:
-                each.future.set_exception(
-                    UnavailableError("gate.replica_lost", "replicas were lost under this call")
-                )
-            else:
-                self.place(each)
-        if alive:
-            self._pool.on_resent(len(alive))
-
-    @property
-    def ready_count(self) -> int:
-        """How many replicas have said hello."""
-        return len(self._ready)
-
-    def sweep(self, now: float) -> None:
-        """Give up the calls whose deadline has passed."""
-        for link in self.links:
-            late = [each for each in link.pending.values() if each.deadline <= now]
-            for each in late:
-                del link.pending[each.number]
-                _fail(
-                    each,
-                    UnavailableError(
-                        "gate.deadline", "no replica answered in time", hint="try again later"
-                    ),
-                )
-        if self.waiting:
-            for each in self.waiting:
-                if each.deadline <= now:
-                    _fail(
-                        each,
-                        UnavailableError(
-                            "gate.no_replica",
-                            f"no replica of {self.model} is ready",
-                            hint="try again later",
-                        ),
-                    )
-            self.waiting = [each for each in self.waiting if not each.future.done()]
+# Between a call's permission and its question lies a turn of the event loop, not a second.
+LINGER_S = 1.0
+_SOCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class ReplicaPool:
-    """The replicas of every served model, for one event loop."""
+    """The replicas of every served model, for one event loop.
+
+    Args:
+        run_folder: where the replicas' sockets are.
+        complain: one line for developers.
+        on_resent: told how many calls were sent again after a lost replica.
+        on_ejected: told model, version and socket of a replica that hangs, so that it is restarted.
+    """
 
     def __init__(
         self,
@@ -279,74 +56,241 @@ class ReplicaPool:
         *,
         call_timeout_s: float,
         complain: Callable[[str], None],
+        settings: PoolSettings = PoolSettings(),  # noqa: B008  # frozen
         on_resent: Callable[[int], None] = lambda _calls: None,
+        on_ejected: Callable[[str, int, str], None] = lambda _model, _version, _socket: None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.complain = complain
-        self.on_resent = on_resent
+        self._settings = settings
+        self._told = Told(complain, on_resent, on_ejected)
         self._call_timeout_s = call_timeout_s
-        self._groups: dict[tuple[str, int], _Group] = {}
+        self._groups: dict[tuple[str, int], Group] = {}
+        self._ends: dict[tuple[str, int], tuple[float, asyncio.Future[None]]] = {}
         self._number = 0
         # The path of a Unix socket has 108 bytes; through the folder's descriptor every name fits.
         self._folder_fd = os.open(run_folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_s = 0.0
+        self._ticker: asyncio.TimerHandle | None = None
+
+    # ---- the table of groups -------------------------------------------------------------------
 
     def add(self, model: str, version: int, sockets: Sequence[str]) -> None:
-        """Serve a version of a model from these sockets of the run folder."""
-        addresses = [f"/proc/self/fd/{self._folder_fd}/{name}" for name in sockets]
-        group = self._groups[model, version] = _Group(self, model, version, addresses)
+        """Serve a version of a model from these sockets; as `change` if it is served already.
+
+        Raises:
+            UsageError: `pool.address`.
+        """
+        self.change(model, version, sockets)
+
+    def change(self, model: str, version: int, sockets: Sequence[str]) -> None:
+        """Have exactly these replicas answer for a version; those that are new are connected.
+
+        Those that are no longer named get no further call, answer what they have, and are closed.
+
+        Raises:
+            UsageError: `pool.address`; nothing has changed then.
+        """
+        wanted = dict.fromkeys(map(_checked_name, sockets))
+        ended = self._ends.pop((model, version), None)
+        if ended is not None:
+            ended[1].cancel()
+        group = self._groups.get((model, version))
+        if group is None:
+            group = self._groups[model, version] = Group(
+                model,
+                version,
+                loop=self.loop,
+                settings=self._settings,
+                told=self._told,
+            )
+        there = {each.name for each in group.links if not each.leaves_s}
+        for name in wanted:
+            if name not in there:
+                path = f"/proc/self/fd/{self._folder_fd}/{name}"
+                group.join(Link(group, path=path, name=name))
         for link in group.links:
-            link.connect()
-        if self._sweeper is None:
-            self._sweep()
+            if link.name not in wanted and not link.leaves_s:
+                group.leave(link)
+        if self._ticker is None:
+            self._tick()
+
+    def remove(self, model: str, version: int) -> asyncio.Future[None]:
+        """Serve a version no more; done when its replicas have answered what they were asked.
+
+        Until then its replicas have to stay. A version that is not served is removed at once.
+        """
+        done: asyncio.Future[None] = self.loop.create_future()
+        if (model, version) not in self._groups:
+            done.set_result(None)
+        elif (model, version) in self._ends:
+            return self._ends[model, version][1]
+        else:
+            self._ends[model, version] = (self.loop.time() + LINGER_S, done)
+        return done
+
+    def is_drained(self, model: str, version: int, socket_name: str) -> bool:
+        """Whether a replica that was taken out has answered everything, and may be ended."""
+        group = self._groups.get((model, version))
+        return group is None or all(
+            each.name != socket_name or not each.leaves_s for each in group.links
+        )
+
+    # ---- calls ---------------------------------------------------------------------------------
 
     def ask(
-        self, model: str, version: int, inputs: Sequence[Tensor]
+        self,
+        model: str,
+        version: int,
+        inputs: Sequence[Tensor],
+        *,
+        timeout_s: float | None = None,
     ) -> asyncio.Future[AnswerFrame]:
         """Have one call computed.
 
+        Args:
+            timeout_s: how long its caller waits, where that is less than the gateway would.
+
         The future fails with UnavailableError: `gate.no_replica`, `gate.deadline`,
-        `gate.replica_lost` or `runtime.failed`.
+        `gate.replica_lost`, `gate.pending` or `runtime.failed`.
+
+        Raises:
+            UnavailableError: `gate.circuit`, or `gate.no_replica` for a version that is not served.
         """
         self._number = number = self._number + 1
-        frame = call_frame(
-            number, tuple(each.shape for each in inputs), tuple(each.raw for each in inputs)
+        raws = tuple([each.raw for each in inputs])
+        if len(raws) == 1:
+            is_small = len(raws[0]) < self._settings.shared_from_bytes
+        else:
+            is_small = sum(map(len, raws)) < self._settings.shared_from_bytes
+        frame = (
+            call_frame(number, tuple([each.shape for each in inputs]), raws) if is_small else b""
         )
+        now_s = self.loop.time()
+        group = self._group(model, version, now_s)
         future: asyncio.Future[AnswerFrame] = self.loop.create_future()
-        now = self.loop.time()
-        deadline = now + self._call_timeout_s
-        self._groups[model, version].place(
-            _Pending(number, frame, future, sent_at=now, deadline=deadline)
-        )
+        deadline_s = now_s + self._call_timeout_s
+        call = Asked(number, future, frame=frame, inputs=inputs, now_s=now_s, deadline_s=deadline_s)
+        group.place(call)
+        if timeout_s is not None and timeout_s < self._call_timeout_s:
+            timer = self.loop.call_later(timeout_s, group.expire, call)
+            future.add_done_callback(lambda _: timer.cancel())
         return future
 
+    async def talk(
+        self, model: str, version: int, request: bytes
+    ) -> AsyncIterator[Piece | TextEnd]:
+        """Have a language model write; the last that comes is the end. Closing it cancels.
+
+        Raises:
+            UnavailableError: as of `ask`; `gate.replica_lost` also when a replica is lost after
+                its first piece; `gate.reader` when the pieces are not read fast enough.
+        """
+        self._number = number = self._number + 1
+        now_s, settings = self.loop.time(), self._settings
+        group = self._group(model, version, now_s)
+        talk = Talk(
+            pieces_max=settings.pieces_max,
+            pieces_bytes_max=settings.pieces_bytes_max,
+            piece_s=self._call_timeout_s,
+            ends_s=now_s + settings.talk_s_max,
+        )
+        call = Asked(
+            number,
+            self.loop.create_future(),
+            frame=framed(TextCall(number, request)),
+            inputs=(),
+            now_s=now_s,
+            deadline_s=now_s + self._call_timeout_s,
+            talk=talk,
+        )
+        call.future.add_done_callback(talk.wake)
+        group.place(call)
+        try:
+            while not talk.is_over:
+                yield await talk.next(call, self.loop)
+        finally:
+            if not talk.is_over:
+                group.drop(call)
+            if call.future.done() and not call.future.cancelled():
+                call.future.exception()  # it was told by `next`, or nobody listens any more
+
+    def _group(self, model: str, version: int, now_s: float) -> Group:
+        group = self._groups.get((model, version))
+        if group is None:
+            raise UnavailableError(
+                "gate.no_replica", f"no replica of {model} is ready", hint="try again later"
+            )
+        if group.breaker.state is not Circuit.CLOSED and not group.breaker.permits(now_s):
+            raise UnavailableError(
+                "gate.circuit",
+                f"{model} does not answer at present",
+                hint="try again later",
+                retry_after_s=group.breaker.retry_after_s(now_s),
+            )
+        return group
+
+    # ---- questions -----------------------------------------------------------------------------
+
     def ready_count(self, model: str, version: int) -> int:
-        """How many replicas of a model are ready."""
-        return self._groups[model, version].ready_count
+        """How many replicas of a version are in service."""
+        group = self._groups.get((model, version))
+        return group.ready_count if group is not None else 0
+
+    def pending_count(self, model: str, version: int) -> int:
+        """How many calls of a version are under way or wait."""
+        group = self._groups.get((model, version))
+        return group.pending_count if group is not None else 0
 
     def close(self) -> None:
         """Close every connection; idempotent."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        if self._ticker is not None:
+            self._ticker.cancel()
         for group in self._groups.values():
-            for link in group.links:
-                link.close()
+            group.close(_over())
+        for _, done in self._ends.values():
+            done.cancel()
         self._groups.clear()
+        self._ends.clear()
         if self._folder_fd >= 0:
             os.close(self._folder_fd)
             self._folder_fd = -1
 
-    def _sweep(self) -> None:
-        now = self.loop.time()
-        for group in self._groups.values():
-            group.sweep(now)
-        self._sweeper = self.loop.call_later(SWEEP_S, self._sweep)
+    def _tick(self) -> None:
+        """Look for slow calls often while there are some, after everything else now and then."""
+        now_s = self.loop.time()
+        groups = tuple(self._groups.values())
+        is_busy = False
+        for group in groups:
+            if group.is_hedging and group.pending_count:
+                is_busy = True
+                group.hedge(now_s)
+        if now_s >= self._sweep_s:
+            self._sweep_s = now_s + SWEEP_S
+            for group in groups:
+                group.sweep(now_s)
+            for key, (since_s, done) in tuple(self._ends.items()):
+                self._end_if_drained(key, since_s, done, now_s)
+        self._ticker = self.loop.call_later(TICK_S if is_busy else SWEEP_S, self._tick)
+
+    def _end_if_drained(
+        self, key: tuple[str, int], since_s: float, done: asyncio.Future[None], now_s: float
+    ) -> None:
+        """End a group that was removed: when nothing is under way, or has been for too long."""
+        group = self._groups[key]
+        is_late = now_s > since_s + self._settings.drain_s
+        if now_s < since_s or (group.pending_count and not is_late):
+            return
+        group.close(_over())
+        del self._groups[key], self._ends[key]
+        with suppress(asyncio.InvalidStateError):
+            done.set_result(None)
 
 
-def _fail(pending: _Pending, error: KeepError) -> None:
-    if not pending.future.done():
-        pending.future.set_exception(error)
+def _checked_name(text: str) -> str:
+    if _SOCKET.fullmatch(text) is None:
+        raise UsageError("pool.address", f"not the name of a replica's socket: {text[:200]}")
+    return text
 
 
-def _fault(reply: FaultFrame) -> KeepError:
-    return UnavailableError("runtime.failed", reply.message[:500], replica_code=reply.code[:100])
+def _over() -> KeepError:
+    return UnavailableError("gate.no_replica", "the model is served no more")

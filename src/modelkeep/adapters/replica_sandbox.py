@@ -7,6 +7,8 @@ them over reaches no file, no network, no other process and no key.
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Sequence
 
@@ -17,8 +19,9 @@ from modelkeep.ports.sandbox import CALLS, DESCRIPTORS, LIMITS, PRIVILEGES, Gran
 # answers take room beside them. This is of addresses, not of memory that is used.
 _COPIES = 4
 _BESIDE_BYTES = 4 * 1024 * 1024 * 1024
-# What is written to standard error may go to a file, behind what stands there already.
-_LOG_BYTES_MAX = 1 << 40
+# What is written to standard error may go to a file: so much behind what stands there already, so
+# that a replica that was taken over does not fill the disk. Then its words are lost.
+_LOG_BYTES_MAX = 1024 * 1024
 _ERRORS = 2
 # In a namespace of one's own all threads of this user count, those of other replicas too.
 _THREADS_MAX = 4096
@@ -49,7 +52,16 @@ def replica_limits(model_bytes: int) -> Limits:
     return Limits(
         memory_bytes=_COPIES * model_bytes + _BESIDE_BYTES,
         cpu_s=0,
-        file_bytes=_LOG_BYTES_MAX,
+        file_bytes=_log_bytes() + _LOG_BYTES_MAX,
         descriptors=_DESCRIPTORS_MAX,
         processes=_THREADS_MAX,
     )
+
+
+def _log_bytes() -> int:
+    """The size of the file that standard error goes to; 0 where it is no file."""
+    try:
+        found = os.fstat(_ERRORS)
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -22,16 +22,15 @@ as the session does.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from modelkeep.adapters.heap import trimmed
 from modelkeep.core.artifact import Schema
 from modelkeep.core.errors import IntegrityError, UnavailableError
 from modelkeep.kernels.arrays import Array
@@ -61,7 +60,7 @@ class OnnxRuntime:
         except Exception as error:
             raise IntegrityError("runtime.load", f"the model does not load: {error}") from error
         self._outputs = [port.name for port in schema.outputs]
-        _give_back()
+        trimmed()
 
     def answer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
@@ -126,14 +125,3 @@ def _value(weight: Weight, view: memoryview) -> Any:
     width = ELEMENT_BYTES[weight.element_type]
     array = np.frombuffer(raw, np.dtype(f"<u{width}")).reshape(weight.shape)
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, weight.element_type)
-
-
-def _give_back() -> None:
-    """Have what the load gave up go back to the machine.
-
-    glibc keeps freed blocks of up to 32 MiB for later: a model of many layers left a whole copy of
-    its weights behind (measured with Conv). To map each block by itself instead (M_MMAP_THRESHOLD)
-    made a matrix product a tenth slower.
-    """
-    with suppress(OSError, AttributeError):  # another allocator has no such thing
-        ctypes.CDLL(None).malloc_trim(0)

@@ -27,6 +27,7 @@ class Processor:
 # name: x86_64, aarch64; -1 where there is none.
 _NUMBERS = {
     "accept4": (288, 242),
+    "access": (21, -1),
     "arch_prctl": (158, -1),
     "brk": (12, 214),
     "clock_getres": (229, 114),
@@ -41,6 +42,7 @@ _NUMBERS = {
     "epoll_wait": (232, -1),
     "exit": (60, 93),
     "exit_group": (231, 94),
+    "faccessat": (269, 48),
     "fcntl": (72, 25),
     "fstat": (5, 80),
     "futex": (202, 98),
@@ -98,7 +100,6 @@ _NUMBERS = {
     "sendto": (44, 206),
     "set_robust_list": (273, 99),
     "setsockopt": (54, 208),
-    "shutdown": (48, 210),
     "sigaltstack": (131, 132),
     "stat": (4, -1),
     "statx": (332, 291),
@@ -132,10 +133,21 @@ THREADS = ("membarrier", "rseq", "sched_getaffinity", "set_robust_list", "sysinf
 SOCKETS = (
     *("accept4", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_wait"),
     *("getpeername", "getsockname", "getsockopt", "pselect6", "recvfrom", "recvmsg", "select"),
-    *("sendmsg", "sendto", "setsockopt", "shutdown"),
+    # No `shutdown`: of a listening socket that others hold too, it would outlive the process.
+    *("sendmsg", "sendto", "setsockopt"),
 )
 READING = (
-    *("getcwd", "getdents64", "getegid", "geteuid", "getgid", "getuid", "newfstatat"),
+    *(
+        "access",
+        "faccessat",
+        "getcwd",
+        "getdents64",
+        "getegid",
+        "geteuid",
+        "getgid",
+        "getuid",
+        "newfstatat",
+    ),
     *("open", "openat", "preadv", "readlink", "readlinkat", "stat", "statx", "uname"),
 )
 

@@ -209,7 +209,7 @@ def _kill_under_load(stage: Stage) -> None:
         f"SIGKILL of {name} under load: {sum(counts)} calls, {len(failures)} failed",
         holds=not failures and sum(counts) > 0,
     )
-    _await(lambda: stage.processes()[name] != pid)
+    _await(lambda: stage.processes().get(name, pid) != pid)
     story.fact(f"{name} is process {stage.processes()[name]} now, it was {pid}")
     stage.measures["calls during the kill"] = f"{sum(counts)}, {len(failures)} failed"
 

@@ -16,6 +16,7 @@ from modelkeep.cli.secrets import means_of
 
 if TYPE_CHECKING:
     from modelkeep.sdk.keep import Keep
+    from modelkeep.wiring import KeepFolder
 
 KEEP_VARIABLE = "MODELKEEP_KEEP"
 ACTOR_CHARS_MAX = 100
@@ -35,6 +36,7 @@ def opened(options: argparse.Namespace) -> Iterator[Keep]:
 
     folder = KeepFolder(keep_path(options))
     config, _ = read_config(folder)  # that there is no keep is said before asking
+    _warn_if_degraded(folder)
     means = means_of(options, source=config.keys.source)
     with closing(keyholder_of(folder, means, config)) as keyholder:
         from modelkeep.sdk.keep import Keep  # noqa: PLC0415 - the keyholder loads meanwhile
@@ -43,6 +45,20 @@ def opened(options: argparse.Namespace) -> Iterator[Keep]:
             folder.path, means=means, actor=actor(), warn=warned, keyholder=keyholder
         ) as keep:
             yield keep
+
+
+def _warn_if_degraded(folder: KeepFolder) -> None:
+    """A service without a keyholder answers on, but what a verb decides does not reach it."""
+    if not folder.service_file.exists():
+        return
+    from modelkeep.sdk.service import degraded, told_of  # noqa: PLC0415 - only beside a service
+
+    found = degraded(told_of(folder) or {"processes": {}})
+    if found:
+        warned(
+            f"the running service is degraded: {found}; until then it loads no other version, "
+            "reads no change of modelkeep.toml and signs no checkpoint, so proofs of new calls wait"
+        )
 
 
 def actor() -> str:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from modelkeep.adapters.store_settings import StoreSettings, given_store
 from modelkeep.cli.keys import private_means
-from modelkeep.cli.opened import keep_path, opened
+from modelkeep.cli.opened import keep_path, opened, warned
 from modelkeep.cli.output import print_json, said_measures
 from modelkeep.cli.secrets import means_of
-from modelkeep.core.errors import PATH_HINT, IntegrityError, KeepError, MissingError, UsageError
+from modelkeep.core.errors import (
+    PATH_HINT,
+    ConfigError,
+    IntegrityError,
+    KeepError,
+    MissingError,
+    UsageError,
+)
 from modelkeep.core.instant import NS_PER_S
 from modelkeep.core.rows import Alias
 from modelkeep.core.sizes import size_text
@@ -51,6 +57,7 @@ def _become_supervisor(options: argparse.Namespace) -> NoReturn:
     if reading >= 0:
         os.set_inheritable(reading, True)  # noqa: FBT003 - the signature is the system's
         command += ["--passphrase-fd", str(reading)]
+    command += ["--engine", options.engine] if options.engine else []
     os.execv(sys.executable, command + (["--json"] if options.json else []))  # noqa: S606
 
 
@@ -64,46 +71,78 @@ def _explained(*, as_json: bool) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Say what runs and what the keep holds."""
-    from modelkeep.wiring import KeepFolder, is_served  # noqa: PLC0415
+    from modelkeep.wiring import KeepFolder  # noqa: PLC0415
 
-    folder = KeepFolder(keep_path(options))
-    with opened(options) as keep:
-        applied = keep.opened.state.applied()
-        facts = {
-            "keep_id": keep.keep_id,
-            "served": is_served(folder),
-            "service": _service(folder) if is_served(folder) else None,
-            "head": applied.head,
-            "entries": applied.entries,
-            "models": [f"{each.name}:{each.version}" for each in keep.models()],
-            "aliases": _aliases(keep),
-            "stores": [
-                {
-                    "label": store.label,
-                    "head": _head(keep, number),
-                    "current_s": _current_s(keep, number),
-                }
-                for number, store in enumerate(keep.opened.stores)
-            ],
-        }
+    service = _service(KeepFolder(keep_path(options)))
+    try:
+        with opened(options) as keep:
+            facts = {**_kept(keep), **service}
+    except ConfigError as error:
+        if not service["served"]:
+            raise
+        warned(f"{error}; the service goes on with what it read before")
+        facts = {**service, "error": error.as_facts()}
     if options.json:
         print_json(facts)
         return 0
-    print(f"keep     {facts['keep_id']}: {facts['entries']} ledger entries, head {facts['head']}")
-    print(f"models   {', '.join(facts['models']) or 'none'}")  # type: ignore[arg-type]
-    print(f"aliases  {', '.join(facts['aliases']) or 'none'}")  # type: ignore[arg-type]
-    for store in facts["stores"]:  # type: ignore[attr-defined]
-        behind = applied.head - store["head"]
-        state = "up to date" if behind == 0 else f"{behind} commits behind: run `modelkeep backup`"
-        if store["current_s"] is not None:
-            state += f", ledger current {store['current_s']:.1f} s ago"
-        print(f"store    {store['label']}: head {store['head']}, {state}")
-    running = facts["service"]
-    if isinstance(running, dict):
-        print(f"service  {running['url']}, {len(running['processes'])} processes")
-    else:
-        print("service  starting" if facts["served"] else "service  not running")
+    for line in _status_lines(facts):
+        print(line)
     return 0
+
+
+def _kept(keep: Keep) -> dict[str, Any]:
+    applied = keep.opened.state.applied()
+    return {
+        "keep_id": keep.keep_id,
+        "head": applied.head,
+        "entries": applied.entries,
+        "models": [f"{each.name}:{each.version}" for each in keep.models()],
+        "aliases": _aliases(keep),
+        "stores": [
+            {
+                "label": store.label,
+                "head": _head(keep, number),
+                "current_s": _current_s(keep, number),
+            }
+            for number, store in enumerate(keep.opened.stores)
+        ],
+    }
+
+
+def _service(folder: KeepFolder) -> dict[str, Any]:
+    """Whether the keep is served, what the supervisor says of that, and what is amiss."""
+    from modelkeep.sdk.service import degraded, told_of  # noqa: PLC0415
+    from modelkeep.wiring import is_served  # noqa: PLC0415
+
+    running = told_of(folder)
+    amiss = degraded(running) if running is not None else ""
+    return {"served": is_served(folder), "service": running, "degraded": amiss}
+
+
+def _status_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    if "keep_id" in facts:
+        held = f"{facts['entries']} ledger entries, head {facts['head']}"
+        yield f"keep     {facts['keep_id']}: {held}"
+        yield f"models   {', '.join(facts['models']) or 'none'}"
+        yield f"aliases  {', '.join(facts['aliases']) or 'none'}"
+        for store in facts["stores"]:
+            behind = facts["head"] - store["head"]
+            said = (
+                "up to date" if behind == 0 else f"{behind} commits behind: run `modelkeep backup`"
+            )
+            if store["current_s"] is not None:
+                said += f", ledger current {store['current_s']:.1f} s ago"
+            yield f"store    {store['label']}: head {store['head']}, {said}"
+    running = facts["service"]
+    if running is None:
+        yield "service  starting" if facts["served"] else "service  not running"
+        return
+    where = (
+        f"{running['url']}, gRPC at {running['grpc']}" if running.get("grpc") else running["url"]
+    )
+    yield f"service  {where}, {len(running['processes'])} processes"
+    if facts["degraded"]:
+        yield f"         degraded: {facts['degraded']}"
 
 
 def _aliases(keep: Keep) -> list[str]:
@@ -210,14 +249,6 @@ def _print_result(result: DrillResult, url: str, *, as_json: bool) -> None:
 def _told(lap: Lap, *, as_json: bool) -> None:
     if not as_json:
         print(f"  {lap.at_s:7.2f} s  {lap.name}", file=sys.stderr, flush=True)
-
-
-def _service(folder: KeepFolder) -> object:
-    """What the supervisor says of its service; None while it starts."""
-    try:
-        return json.loads(folder.service_file.read_bytes())
-    except (OSError, ValueError):
-        return None
 
 
 def _head(keep: object, number: int) -> int:

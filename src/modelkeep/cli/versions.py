@@ -98,8 +98,7 @@ def alias(options: argparse.Namespace) -> int:
         warned(each)
     return said(
         {"alias": options.alias, "version": move.version},
-        f"{options.alias} is version {move.version}; "
-        "a running service serves it from its next start",
+        f"{options.alias} is version {move.version}; a running service swaps to it at once",
         as_json=options.json,
     )
 
@@ -196,7 +195,7 @@ def _moved(move: Move, *, as_json: bool) -> int:
     before = f", before it was {move.previous}" * bool(move.previous)
     text = (
         f"{name} is version {move.version}{before}; "
-        "a running service serves it from its next start\n"
+        "a running service swaps to it at once\n"
         f"  manifest  {move.digest}"
         if move.is_new
         else f"{name} is version {move.version} already"

@@ -1,7 +1,9 @@
 """The record of a call: what a gateway's journal keeps, never content.
 
-Both kinds are rows (arrays in MessagePack), told apart by their first element. The receipt of a
-call is the journal's name and the position of its record there, so it is not in the record.
+All kinds are rows (arrays in MessagePack), told apart by their first element. The receipt of a
+call is the journal's name and the position of its record there, so it is not in the record. A
+stream has two: an `IntentRecord` before its first byte, a `CallRecord` of the same `call_id` after
+its last; an intent without a call means that the gateway was killed in between.
 Commitments are keyed: without the key of the keep nobody can test a guess, and the nonce makes
 two equal calls look different.
 """
@@ -30,6 +32,9 @@ class CallRecord(Row, frozen=True, tag="call"):
         input_commitment: keyed BLAKE3 of nonce and the body as received; empty without a body.
         output_commitment: keyed BLAKE3 of nonce and the body as sent; empty for a refusal.
         latency_us: from `at_ns` to the moment of recording.
+        trace: id of the trace that the caller named (W3C Trace Context), 16 bytes; empty for none.
+        tokens_in: of a language model's prompts; 0 for other models.
+        tokens_out: of its answers.
     """
 
     call_id: bytes
@@ -44,6 +49,23 @@ class CallRecord(Row, frozen=True, tag="call"):
     output_commitment: bytes
     latency_us: int
     nonce: bytes
+    trace: bytes = b""
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+class IntentRecord(Row, frozen=True, tag="intent"):
+    """A stream that is about to begin; its fields mean what those of `CallRecord` mean."""
+
+    call_id: bytes
+    at_ns: int
+    principal: str
+    tenant: str
+    model: str
+    version: int
+    input_commitment: bytes
+    nonce: bytes
+    trace: bytes = b""
 
 
 class RefusalSummary(Row, frozen=True, tag="refusals"):
@@ -55,7 +77,7 @@ class RefusalSummary(Row, frozen=True, tag="refusals"):
     count: int
 
 
-JournalRecord = CallRecord | RefusalSummary
+JournalRecord = CallRecord | IntentRecord | RefusalSummary
 
 _decoded = msgpack_decoder(JournalRecord, what="a call's record")
 
@@ -72,7 +94,7 @@ def decoded_record(raw: bytes) -> JournalRecord:
         IntegrityError: `record.msgpack`.
     """
     record = _decoded(raw)
-    assert isinstance(record, CallRecord | RefusalSummary)
+    assert isinstance(record, JournalRecord)
     return record
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 HTTP_BY_CODE: dict[str, int] = {
     "auth": 401,
     "auth.forbidden": 403,
+    "client.gone": 499,  # nobody reads it; proxies count it by this number
     "schema": 400,
     "limit.body": 413,
     "limit.header": 431,
@@ -23,7 +24,9 @@ HTTP_BY_CODE: dict[str, int] = {
     "quota": 429,
     "route": 404,
     "route.method": 405,
+    "route.unsupported": 501,
     "gate.deadline": 504,
+    "upstream.deadline": 504,
 }
 
 

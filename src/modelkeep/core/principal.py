@@ -9,11 +9,15 @@ class Principal(Record, frozen=True):
     """An authenticated actor.
 
     Scopes are `infer:<model>` (one model), `infer:*` (every model of the tenant) and `metrics`.
+
+    Attributes:
+        roles: that it holds, for rules that speak of roles; what it may do is in `scopes` alone.
     """
 
     name: str
     tenant: str
     scopes: tuple[str, ...]
+    roles: tuple[str, ...] = ()
 
 
 def is_permitted(principal: Principal, scope: str) -> bool:

@@ -22,15 +22,18 @@ from modelkeep.core.rows import (
     ALIAS_HISTORY_MAX,
     DEFAULT_TENANT,
     TABLES,
+    Account,
     Alias,
     Applied,
     Approval,
+    ClientCertificate,
     Deprecation,
     Domain,
     DomainStatus,
     HeldAdmission,
     Hold,
     InboxClient,
+    IssuerMark,
     KeyringMark,
     R,
     RegisteredPrincipal,
@@ -38,6 +41,7 @@ from modelkeep.core.rows import (
     Settled,
     Tenant,
     Token,
+    Traffic,
 )
 
 KEYRING_KEY = "keyring"
@@ -190,7 +194,7 @@ def _alias_back(entry: Entry, present: Present) -> tuple[Change, ...]:
     return _put(key, row)
 
 
-def _model_removed(entry: Entry, _: Present) -> tuple[Change, ...]:
+def _model_removed(entry: Entry, present: Present) -> tuple[Change, ...]:
     """Aliases of versions that are gone name nothing, and nothing is said of these any more."""
     model, versions = _text(entry, "model"), _fact(entry, "versions", tuple)
     gone = [
@@ -200,6 +204,9 @@ def _model_removed(entry: Entry, _: Present) -> tuple[Change, ...]:
     ]
     names = [str(each).partition(":") for each in _fact(entry, "aliases", tuple)]
     keys = [alias_key(name, alias) for name, _, alias in names]
+    rule = present(Traffic, model)
+    if rule is not None and {str(rule.canary), str(rule.shadow)} & set(map(str, versions)):
+        gone.append(Change(TABLES[Traffic], model, None))
     return (*gone, *(Change(TABLES[Alias], key, None) for key in keys))
 
 
@@ -245,6 +252,35 @@ def _principal_disabled(entry: Entry, present: Present) -> tuple[Change, ...]:
 
 def _principal_enabled(entry: Entry, present: Present) -> tuple[Change, ...]:
     return _again(RegisteredPrincipal, _text(entry, "principal"), present, disabled=False)
+
+
+def _account_password(entry: Entry, _: Present) -> tuple[Change, ...]:
+    names = "principal password_id salt verifier memory_kib passes lanes"
+    row = _taken(Account, entry, names)
+    return _put(row.principal, row)
+
+
+def _account_removed(entry: Entry, _: Present) -> tuple[Change, ...]:
+    return (Change(TABLES[Account], _text(entry, "principal"), None),)
+
+
+def _certificate_issued(entry: Entry, present: Present) -> tuple[Change, ...]:
+    """One that was revoked stays revoked, whoever registers it again."""
+    row = _taken(ClientCertificate, entry, "fingerprint principal begins_ns expires_ns")
+    before = present(ClientCertificate, row.fingerprint)
+    return () if before is not None and before.revoked else _put(row.fingerprint, row)
+
+
+def _certificate_revoked(entry: Entry, present: Present) -> tuple[Change, ...]:
+    return _again(ClientCertificate, _text(entry, "fingerprint"), present, revoked=True)
+
+
+def _issuer_marked(*, disabled: bool) -> Callable[[Entry, Present], tuple[Change, ...]]:
+    def change(entry: Entry, _: Present) -> tuple[Change, ...]:
+        label = _text(entry, "issuer")
+        return _put(label, IssuerMark(label=label, disabled=disabled))
+
+    return change
 
 
 def _role_defined(entry: Entry, _: Present) -> tuple[Change, ...]:
@@ -348,7 +384,19 @@ def _submission_settled(entry: Entry, _: Present) -> tuple[Change, ...]:
     return _put(settled_key(row.client_id, row.submission), row) if row.submission else ()
 
 
+def _traffic_set(entry: Entry, _: Present) -> tuple[Change, ...]:
+    names = "model canary canary_lots shadow shadow_lots sticky"
+    row = _taken(Traffic, entry, names, by=entry.actor, since_ns=entry.at_ns)
+    return _put(row.model, row)
+
+
+def _traffic_ended(entry: Entry, _: Present) -> tuple[Change, ...]:
+    return (Change(TABLES[Traffic], _text(entry, "model"), None),)
+
+
 _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
+    "account.password": _account_password,
+    "account.removed": _account_removed,
     "admission.approved": _admission_approved,
     "admission.held": _admission_held,
     "admission.withdrawn": _admission_withdrawn,
@@ -357,6 +405,8 @@ _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
     "approval.refused": _approval_refused,
     "approval.requested": _approval_requested,
     "approval.used": _approval_used,
+    "certificate.issued": _certificate_issued,
+    "certificate.revoked": _certificate_revoked,
     "client.added": _client_added,
     "client.revoked": _client_revoked,
     "domain.columns": _domain_columns,
@@ -366,6 +416,8 @@ _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
     "domain.revoked": _domain_became(DomainStatus.REVOKED),
     "inbox.accepted": _submission_settled,
     "inbox.rejected": _submission_settled,
+    "issuer.disabled": _issuer_marked(disabled=True),
+    "issuer.enabled": _issuer_marked(disabled=False),
     "keyring.changed": _keyring_changed,
     "model.deprecated": _deprecated,
     "model.held": _held,
@@ -383,4 +435,6 @@ _KINDS: dict[str, Callable[[Entry, Present], tuple[Change, ...]]] = {
     "tenant.created": _tenant_created,
     "token.created": _token_created,
     "token.revoked": _token_revoked,
+    "traffic.ended": _traffic_ended,
+    "traffic.set": _traffic_set,
 }

@@ -8,7 +8,7 @@ Signatures are made over exact stored bytes, so no encoding here has to be canon
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -27,6 +27,12 @@ class Row(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
 R = TypeVar("R", bound=Record)
 
 RawJson = msgspec.Raw  # a part of a JSON document, kept undecoded until its type is known
+
+
+def absent_json() -> Any:
+    """The default of a field of raw JSON that may be left out: no bytes."""
+    return msgspec.field(default_factory=msgspec.Raw)
+
 
 _JSON = msgspec.json.Encoder()
 _MSGPACK = msgspec.msgpack.Encoder()
@@ -126,6 +132,19 @@ def _guarded(decode: Callable[[Any], Any], code: str, what: str) -> Callable[[An
             raise IntegrityError(code, f"{what} is not valid: {error}", what=what) from error
 
     return decoded
+
+
+def json_schemas(kinds: Sequence[Any], *, reference: str) -> tuple[list[Any], dict[str, Any]]:
+    """What JSON of these types looks like, as JSON Schema 2020-12.
+
+    Args:
+        reference: how a type is referred to, with `{name}` in it.
+
+    Returns:
+        A schema for each type, and those that they refer to by name.
+    """
+    schemas, named = msgspec.json.schema_components(kinds, ref_template=reference)
+    return list(schemas), named
 
 
 class FieldFacts(Record, frozen=True):

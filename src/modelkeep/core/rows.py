@@ -89,6 +89,31 @@ class Deprecation(Record, frozen=True):
         return 0 < self.until_ns <= now_ns
 
 
+# Shares of a model's calls are whole numbers of these.
+LOTS = 10_000
+
+
+class Traffic(Record, frozen=True):
+    """Who else answers a model's calls beside its default version.
+
+    Attributes:
+        canary: version that answers `canary_lots` of every 10,000 calls that name none; 0 for none.
+        shadow: version that is asked `shadow_lots` of every 10,000 such calls too, whose answers
+            are compared, counted and never returned; 0 for none.
+        sticky: whether the calls of one principal go all to the canary or none of them.
+        by: who said so, and `since_ns` when.
+    """
+
+    model: str
+    canary: int = 0
+    canary_lots: int = 0
+    shadow: int = 0
+    shadow_lots: int = 0
+    sticky: bool = False
+    by: str = ""
+    since_ns: int = 0
+
+
 class Hold(Record, frozen=True):
     """A version that must not go, such as one that a court may ask for.
 
@@ -133,6 +158,54 @@ class Role(Record, frozen=True):
 
     name: str
     scopes: tuple[str, ...]
+
+
+class Account(Record, frozen=True):
+    """The password of a registered principal, as the keep knows it.
+
+    Attributes:
+        password_id: another one with every password; 16 hex digits. Tokens name it, so that those
+            of an earlier password end.
+        salt: 64 hex digits.
+        verifier: 64 hex digits: Argon2id of the password, then HMAC-SHA-256 under a key of the
+            keep, so that these rows alone let nobody test a guess.
+        memory_kib: cost of Argon2id, as are `passes` and `lanes`.
+    """
+
+    principal: str
+    password_id: str
+    salt: str
+    verifier: str
+    memory_kib: int
+    passes: int
+    lanes: int
+
+
+class ClientCertificate(Record, frozen=True):
+    """A certificate that a client shows in TLS, and whose it is.
+
+    Attributes:
+        fingerprint: SHA-256 of its DER, 64 hex digits.
+        begins_ns: from when on it counts, and `expires_ns` until when.
+    """
+
+    fingerprint: str
+    principal: str
+    begins_ns: int
+    expires_ns: int
+    revoked: bool = False
+
+
+class IssuerMark(Record, frozen=True):
+    """What is said of an issuer of tokens beside the configuration.
+
+    Attributes:
+        label: of its table `[[identity.issuers]]`.
+        disabled: no token of it is accepted.
+    """
+
+    label: str
+    disabled: bool = False
 
 
 class DomainStatus(StrEnum):
@@ -247,19 +320,23 @@ class Settled(Record, frozen=True):
 R = TypeVar("R", bound=Record)
 
 TABLES: dict[type[Record], str] = {
+    Account: "accounts",
     Alias: "aliases",
     Approval: "approvals",
+    ClientCertificate: "certificates",
     Deprecation: "deprecations",
     Domain: "domains",
     HeldAdmission: "admissions",
     Hold: "holds",
     InboxClient: "clients",
+    IssuerMark: "issuers",
     KeyringMark: "keyrings",
     RegisteredPrincipal: "principals",
     Role: "roles",
     Settled: "submissions",
     Tenant: "tenants",
     Token: "tokens",
+    Traffic: "traffic",
 }
 
 

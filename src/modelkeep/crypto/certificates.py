@@ -29,8 +29,8 @@ from modelkeep.core.instant import NS_PER_S
 from modelkeep.crypto.secret import Secret
 
 _CA_DAYS = 3650
-# The longest that public authorities may issue (CA/Browser Forum, before the 2026 reductions).
-_SERVER_DAYS = 397
+# Mozilla's profile recommends 90, and allows 366 at most; the service renews it in time.
+SERVER_DAYS = 90
 # Letters, digits, hyphens and, as many networks use them, underscores; a first label may be `*`.
 _DNS_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 
@@ -86,7 +86,7 @@ def server_certificate(
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start - datetime.timedelta(days=1))
-        .not_valid_after(start + datetime.timedelta(days=_SERVER_DAYS))
+        .not_valid_after(start + datetime.timedelta(days=SERVER_DAYS))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

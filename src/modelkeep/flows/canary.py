@@ -83,6 +83,37 @@ def canary_findings(
     return tuple(findings)
 
 
+def canary_call(
+    canary: Canary, schema: Schema
+) -> tuple[tuple[tuple[int, ...], ...], tuple[bytes, ...]]:
+    """What a replica is asked: shapes and bytes of the canary's inputs, in the schema's order."""
+    by_name = {each.name: each for each in canary.inputs}
+    given = [by_name[port.name] for port in schema.inputs]
+    return tuple(each.shape for each in given), tuple(map(_packed, given))
+
+
+def canary_faults(
+    canary: Canary,
+    schema: Schema,
+    shapes: Sequence[tuple[int, ...]],
+    tensors: Sequence[memoryview],
+) -> tuple[str, ...]:
+    """What is wrong with a replica's answer to the canary, in sentences."""
+    if len(shapes) != len(schema.outputs) or len(tensors) != len(schema.outputs):
+        return ("it gives another number of outputs",)
+    got = {
+        port.name: Tensor(port.name, port.dtype, tuple(shape), bytes(raw))
+        for port, shape, raw in zip(schema.outputs, shapes, tensors, strict=True)
+    }
+    faults = []
+    for each in canary.outputs:
+        wanted = Tensor(each.name, each.dtype, each.shape, _packed(each))
+        apart = farthest(got[each.name], wanted) if each.name in got else math.inf
+        if apart > canary.tolerance:
+            faults.append(f"output {each.name[:80]!r} is {apart:.3g} away")
+    return tuple(faults)
+
+
 def _of_canary(rule: str, subject: str, text: str) -> Finding:
     return Finding(
         rule=f"sanity.canary.{rule}", severity=Severity.HIGH, subject=subject, evidence=text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from modelkeep.core.artifact import Canary, Schema
 from modelkeep.core.card import BLANK, Card
 from modelkeep.core.digest import Digest
-from modelkeep.core.errors import UsageError
+from modelkeep.core.errors import IntegrityError, UsageError
 from modelkeep.core.policy import Policy
 from modelkeep.core.rows import HeldAdmission
 from modelkeep.core.verdict import Decision, Finding, Severity, Verdict, judged
@@ -18,6 +18,9 @@ from modelkeep.flows.portable_paths import stays_inside
 from modelkeep.flows.provenance import NO_CLAIMS, NO_PROOF, Asking, Claims, Proof
 from modelkeep.flows.sanity import Declared, closer_findings
 from modelkeep.kernels.digest import digest_of
+from modelkeep.kernels.torch_export import is_script
+from modelkeep.kernels.wire import ELEMENT_BYTES
+from modelkeep.kernels.zips import members_of
 from modelkeep.ports.scanner import Scanner, Unjudged
 from modelkeep.ports.trial import Trial
 from modelkeep.scan.evidence import found
@@ -160,6 +163,7 @@ def closer(
     Raises:
         UsageError: `canary.*`.
     """
+    judgement = replace(judgement, schema=judgement.schema or _declared_schema(candidate))
     if candidate.canary is not None:
         demand_canary(candidate.canary, judgement.schema)
     more = closer_findings(
@@ -176,6 +180,31 @@ def closer(
     first = candidate.files[0]
     digest = digest_of(first.raw)
     return replace(judgement, verdict=verdict, subject=first.path, digest=digest, hold_id="")
+
+
+def _declared_schema(candidate: Candidate) -> Schema | None:
+    """The schema of a program whose form does not say one, as its owner declares it.
+
+    Raises:
+        UsageError: `schema.declared`.
+    """
+    declared = candidate.declared
+    if declared is None or not (declared.inputs and declared.outputs) or len(candidate.files) != 1:
+        return None
+    try:
+        is_program = is_script(members_of(candidate.files[0].raw))
+    except IntegrityError:
+        return None
+    if not is_program:
+        return None
+    for port in (*declared.inputs, *declared.outputs):
+        if port.dtype not in ELEMENT_BYTES or any(size < -1 for size in port.shape):
+            raise UsageError(
+                "schema.declared",
+                f"{port.name[:80]!r} is declared with a type or shape that no tensor has",
+                hint=f"types are {', '.join(ELEMENT_BYTES)}; sizes are numbers, -1 for any",
+            )
+    return Schema(inputs=declared.inputs, outputs=declared.outputs)
 
 
 def asking(candidate: Candidate) -> Asking:

@@ -55,8 +55,7 @@ def converted(
         UsageError: `convert.format` or `convert.form`.
         IntegrityError: when the file does not hold what it claims.
     """
-    if verdict.decision is not Decision.ALLOW:
-        raise _refused(name, verdict)
+    demand_allowed(name, verdict)
     head, pieces = head_of(pieces_of(name.rpartition(".")[0] or name, raw))
     size_bytes = len(head)
     with target() as write:
@@ -82,11 +81,18 @@ def converted(
     )
 
 
-def _refused(name: str, verdict: Verdict) -> RefusedError:
+def demand_allowed(name: str, verdict: Verdict) -> None:
+    """Go on only with what a scan allows.
+
+    Raises:
+        RefusedError: `convert.verdict`.
+    """
+    if verdict.decision is Decision.ALLOW:
+        return
     told = [each for each in verdict.findings if each.severity is not Severity.NOTE]
     shown = "; ".join(f"{each.evidence} ({each.rule})" for each in told[:_SHOWN_MAX])
     more = f"; and {len(told) - _SHOWN_MAX} more" if len(told) > _SHOWN_MAX else ""
-    return RefusedError(
+    raise RefusedError(
         "convert.verdict",
         f"{name} is not converted, the scan says {verdict.decision}: {shown}{more}",
         decision=verdict.decision.value,

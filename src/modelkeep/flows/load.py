@@ -9,7 +9,7 @@ segment to its chunk's id, and on the recipe, which names those ids and is the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -42,7 +42,8 @@ class LoadedModel:
     """A version in memory, proven to be the one that was signed.
 
     Attributes:
-        files: in the order of the manifest, one after the other in what `allocate` gave.
+        files: in the order of the manifest, one after the other in what `allocate` gave; those
+            only that were asked for.
         is_hashed: whether the plaintext was hashed now; else it was before, on this host.
     """
 
@@ -57,11 +58,13 @@ def loaded(
     *,
     use: Use,
     allocate: Callable[[int], memoryview],
+    place: Callable[[FileEntry], memoryview] | None = None,
     demand: Callable[[Manifest], None] = lambda _: None,
+    only: Callable[[Manifest], Collection[str]] | None = None,
     reader: Reader | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> LoadedModel:
-    """Decrypt all files of a version into memory, and prove them.
+    """Decrypt the files of a version into memory, and prove them.
 
     What was damaged on the way and healed is recorded in the ledger. After an error the memory
     holds nothing that was not proven, as far as it was written at all, but is not to be used.
@@ -69,7 +72,9 @@ def loaded(
     Args:
         allocate: gives a writable view of exactly that many bytes: every file, each from a multiple
             of `PAGE_BYTES` on.
+        place: gives room for each file by itself instead; `allocate` is not called then.
         demand: may refuse the manifest before anything is allocated.
+        only: the paths of the files that are needed; the others stay sealed.
 
     Raises:
         MissingError: `model.unknown`.
@@ -83,17 +88,17 @@ def loaded(
         manifest = found.proof.manifest
         demand(manifest)
         demand_use(keep, manifest, use)
-        starts, size_bytes = _laid_out(manifest)
-        memory = allocate(size_bytes)
-        what = _said(found)
-        is_hashed = not keep.load_proofs.knows(what)
+        entries = _wanted(manifest, only)
+        places = [place(each) for each in entries] if place else _places(entries, allocate)
+        what = _said(found, entries)
+        is_hashed = not any(map(keep.load_proofs.knows, {what, _said(found, manifest.files)}))
         recipes = {each.path: each for each in found.recipe.files}
         files = []
         # Hashing costs as much as reading and decrypting: each is given half of the cores.
         half = max(1, reader.workers.count // 2) if is_hashed else 0
         with naming_tensors(manifest):
-            for entry, start in zip(manifest.files, starts, strict=True):
-                file = LoadedFile(entry, memory[start : start + entry.size_bytes])
+            for entry, raw in zip(entries, places, strict=True):
+                file = LoadedFile(entry, raw)
                 recipe = recipes[entry.path]
                 work = filled(reader, file.raw, recipe, key_id=found.key_id, at_once=half)
                 with closing(work) as parts:
@@ -129,16 +134,34 @@ def _hashed(
         raise
 
 
-def _laid_out(manifest: Manifest) -> tuple[list[int], int]:
-    """Where each file begins, and how much memory all take."""
+def _wanted(
+    manifest: Manifest, only: Callable[[Manifest], Collection[str]] | None
+) -> tuple[FileEntry, ...]:
+    if only is None:
+        return manifest.files
+    paths = frozenset(only(manifest))
+    return tuple(each for each in manifest.files if each.path in paths)
+
+
+def _places(
+    entries: Sequence[FileEntry], allocate: Callable[[int], memoryview]
+) -> list[memoryview]:
+    """Where each file goes in one memory."""
     starts, end = [], 0
-    for entry in manifest.files:
+    for entry in entries:
         start = -(-end // PAGE_BYTES) * PAGE_BYTES
         starts.append(start)
         end = start + entry.size_bytes
-    return starts, end
+    memory = allocate(end)
+    return [
+        memory[start : start + entry.size_bytes]
+        for entry, start in zip(entries, starts, strict=True)
+    ]
 
 
-def _said(found: HeldVersion) -> bytes:
-    """What a first load proves: that this recipe's chunks are this manifest's files."""
-    return f"{found.proof.digest}\0{found.recipe_name}".encode()
+def _said(found: HeldVersion, entries: Sequence[FileEntry]) -> bytes:
+    """What a first load proves: that this recipe's chunks are these files of this manifest."""
+    whole = f"{found.proof.digest}\0{found.recipe_name}"
+    if len(entries) == len(found.proof.manifest.files):
+        return whole.encode()
+    return "\0".join((whole, *(each.path for each in entries))).encode()

@@ -7,7 +7,7 @@ itself (`[approvals]`): else one person could make the second one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from modelkeep.core.artifact import is_model_name
 from modelkeep.core.entry import Fact
@@ -50,20 +50,29 @@ def created_tenant(keep: OpenKeep, name: str, *, domain: str = "") -> Tenant:
     tenants = tenants_of(keep)
     if wanted in tenants:
         return wanted
-    is_made_for_another = any(
-        each.name == wanted.domain and each.tenant != name for each in keep.state.rows(Domain)
-    )
-    if is_made_for_another or any(
-        each.name == name or each.domain == wanted.domain for each in tenants
-    ):
+    taken = _taken(wanted, tenants, keep.state.rows(Domain))
+    if taken:
         raise RefusedError(
             "tenant.domain",
-            f"tenant {name} or domain {wanted.domain} belongs together with another one already",
-            hint="`modelkeep tenants list` and `keys list` show them; "
-            f"`keys new {wanted.domain} --tenant {name}` makes a domain for a tenant to come",
+            taken,
+            hint="name another: `modelkeep tenants new NAME --domain OTHER`; a tenant's domain is "
+            "made with `modelkeep keys new OTHER --tenant NAME`",
         )
     record(keep, "tenant.created", {"tenant": wanted.name, "domain": wanted.domain})
     return wanted
+
+
+def _taken(wanted: Tenant, tenants: Iterable[Tenant], domains: Iterable[Domain]) -> str:
+    """Why the tenant cannot be made: whom its name or domain belongs to; empty if to nobody."""
+    for each in tenants:
+        if each.name == wanted.name:
+            return f"tenant {each.name} is there already, with domain {each.domain}"
+        if each.domain == wanted.domain:
+            return f"domain {each.domain} belongs to tenant {each.name}"
+    for made in domains:
+        if made.name == wanted.domain and made.tenant != wanted.name:
+            return f"domain {made.name} belongs to tenant {made.tenant}, for which it was made"
+    return ""
 
 
 def tenants_of(keep: OpenKeep) -> tuple[Tenant, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
-from modelkeep.core.call_record import CallRecord, JournalRecord
+from modelkeep.core.call_record import IntentRecord, JournalRecord, RefusalSummary
 from modelkeep.core.entry import Entry
 from modelkeep.core.errors import IntegrityError, KeepError, MissingError, UsageError
 from modelkeep.core.instant import rfc3339
@@ -165,17 +165,26 @@ def cosigned_checkpoint(keep: OpenKeep, trusted: Sequence[Witness]) -> bytes:
 
 def record_facts(record: JournalRecord) -> dict[str, Any]:
     """What a journal's record says, for people; its bytes are what is proven."""
-    if not isinstance(record, CallRecord):
+    if isinstance(record, RefusalSummary):
         return {"refusals": record.count, "prefix": record.prefix, "reason": record.reason}
-    return {
+    facts = {
         "at": rfc3339(record.at_ns),
+        "call_id": record.call_id.hex(),
         "principal": record.principal,
         "model": f"{record.model}:{record.version}",
+        "input_commitment": record.input_commitment.hex(),
+        "trace": record.trace.hex(),
+    }
+    if isinstance(record, IntentRecord):
+        return {**facts, "stream": "begins"}
+    return {
+        **facts,
         "status": record.status,
         "code": record.code,
         "latency_us": record.latency_us,
-        "input_commitment": record.input_commitment.hex(),
         "output_commitment": record.output_commitment.hex(),
+        "tokens_in": record.tokens_in,
+        "tokens_out": record.tokens_out,
     }
 
 

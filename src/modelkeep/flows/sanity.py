@@ -90,12 +90,12 @@ def closer_findings(
         findings += declared_findings(declared, schema, tensors, subject=files[0].path)
     is_wrong = any(each.severity is Severity.HIGH for each in findings)
     if canary is not None and schema is not None and trial is not None and not is_wrong:
-        if len(files) == 1:
+        if len(files) == 1 and kinds.get(files[0].path) == "onnx":
             (file,) = files
             asked = Unjudged(file.path, file.raw, file.fd)
             findings += canary_findings(canary, schema, asked, trial)
         else:
-            text = "no runtime loads a folder yet, so its canary was not asked"
+            text = "its canary is asked before it is served: only ONNX models are asked here"
             findings.append(_found("canary.unasked", files[0].path, text, Severity.NOTE))
     return tuple(findings)
 

@@ -15,6 +15,7 @@ from modelkeep.core.record import Record, replaced
 from modelkeep.core.verdict import Decision, Finding, judged
 from modelkeep.kernels.externals import external_tensors
 from modelkeep.kernels.tensors import identify, onnx_layout
+from modelkeep.kernels.torch_export import export_schema
 from modelkeep.ports.sandbox import MEASURES, Measure
 from modelkeep.ports.scanner import Judged, Scanner, Unjudged
 from modelkeep.scan.evidence import SUBJECT_CHARS_MAX, gravest, printable
@@ -71,6 +72,8 @@ def judged_file(
 
 def schema_of(raw: memoryview, kind: str) -> Schema | None:
     """What a model takes and gives, where its format says so."""
+    if kind == "zip":  # a program of torch.export, or none of what is known here
+        return export_schema(raw)
     if kind != "onnx":
         return None
     layout = onnx_layout(raw)

@@ -16,7 +16,7 @@ from modelkeep.core.record import Record, replaced
 from modelkeep.core.rows import Alias, Deprecation, Hold
 from modelkeep.flows.approvals import demand_approval
 from modelkeep.flows.keep import OpenKeep, current_snapshot, record, record_damages
-from modelkeep.flows.registry import proof_of, resolved, set_alias
+from modelkeep.flows.registry import DEFAULT_ALIAS, proof_of, resolved, set_alias
 from modelkeep.flows.settings import ApprovalSettings
 from modelkeep.flows.standing import (
     demand_not_ended,
@@ -24,6 +24,7 @@ from modelkeep.flows.standing import (
     standing_of,
     warnings_of,
 )
+from modelkeep.flows.traffic import traffic_ended, traffic_of
 from modelkeep.seal.policy import demand_permitted
 from modelkeep.seal.trust import VerifiedManifest
 
@@ -94,6 +95,9 @@ def promoted(
     if move.is_new:
         _demand_move(keep, approvals, "models.promote", move)
         record(keep, "model.promoted", _facts(move, note))
+        rule = traffic_of(keep, name)
+        if rule is not None and rule.canary == version and alias == DEFAULT_ALIAS:
+            traffic_ended(keep, name, reason="promoted")
     return move
 
 
@@ -157,6 +161,7 @@ def rolled_back(
     proof, skipped = _way_back(keep, row, to)
     move = _move(keep, proof, alias, row, skipped=skipped)
     _demand_move(keep, approvals, "models.rollback", move)
+    traffic_ended(keep, name, reason="rolled back")  # first: a canary is part of what went wrong
     record(keep, "model.rolled_back", _facts(move, note))
     return move
 

@@ -1,6 +1,10 @@
 """The order of one call: one table that every call walks, whatever the protocol.
 
     ARRIVED -> KNOWN -> JUDGED -> ANSWERED -> CLEARED -> RECORDED -> SENT
+                              -> OPENED (parts leave) -> CLEARED -> RECORDED -> SENT
+
+A stream is OPENED when its intent is durable: from then on parts leave, and the last of it only
+once the whole is recorded.
 
 Two rules. All order lives in `TRANSITIONS`: a step that is not in it is a bug and stops the call
 (AssertionError), it is never skipped. And this file does not know what a step does, only which
@@ -21,6 +25,7 @@ class Stage(StrEnum):
     KNOWN = "known"  # the principal is authenticated
     JUDGED = "judged"  # permitted, within limits, valid against the schema
     ANSWERED = "answered"  # a replica computed
+    OPENED = "opened"  # a stream's intent is durable: parts of it may leave
     CLEARED = "cleared"  # the answer was checked
     REFUSED = "refused"  # an error takes the answer's place
     RECORDED = "recorded"  # its record is durable
@@ -36,6 +41,8 @@ class Step(StrEnum):
     KNOW = "know"
     JUDGE = "judge"
     ANSWER = "answer"
+    OPEN = "open"
+    PART = "part"
     CLEAR = "clear"
     REFUSE = "refuse"
     RECORD = "record"
@@ -48,8 +55,18 @@ TRANSITIONS: dict[Stage, dict[Step, Stage]] = {
     Stage.ARRIVED: {Step.KNOW: Stage.KNOWN, Step.COUNT: Stage.COUNTED},
     Stage.COUNTED: {Step.SEND: Stage.TURNED_AWAY, Step.LOSE: Stage.LOST},
     Stage.KNOWN: {Step.JUDGE: Stage.JUDGED, Step.REFUSE: Stage.REFUSED},
-    Stage.JUDGED: {Step.ANSWER: Stage.ANSWERED, Step.REFUSE: Stage.REFUSED},
+    Stage.JUDGED: {
+        Step.ANSWER: Stage.ANSWERED,
+        Step.OPEN: Stage.OPENED,
+        Step.REFUSE: Stage.REFUSED,
+        Step.LOSE: Stage.LOST,
+    },
     Stage.ANSWERED: {Step.CLEAR: Stage.CLEARED, Step.REFUSE: Stage.REFUSED},
+    Stage.OPENED: {
+        Step.PART: Stage.OPENED,
+        Step.CLEAR: Stage.CLEARED,
+        Step.REFUSE: Stage.REFUSED,
+    },
     Stage.CLEARED: {Step.RECORD: Stage.RECORDED, Step.LOSE: Stage.LOST},
     Stage.REFUSED: {Step.RECORD: Stage.RECORDED, Step.LOSE: Stage.LOST},
     Stage.RECORDED: {Step.SEND: Stage.SENT, Step.LOSE: Stage.LOST},

@@ -12,8 +12,12 @@ class GateSettings(Record, frozen=True):
         body_bytes_max: of one request's body; larger is 413.
         header_bytes_max: of request line and headers together; larger is 431.
         headers_max: header lines of one request; more is 431.
-        connections_max: open connections of one gateway; more are closed at once.
-        calls_in_flight_max: calls under way in one gateway; more are 503.
+        bodies_bytes_max: of all bodies of HTTP requests that are under way in one gateway; what
+            comes above it is 503.
+        connections_max: open connections of one gateway; above it the one idle longest is closed,
+            or, where none is idle, the new one.
+        calls_in_flight_max: calls that are under way or wait in one gateway, over every protocol;
+            more are 503. `[queue]` decides long before who waits and who is refused.
         read_timeout_s: from a request's first byte to its last, and for a client that does not
             read its answer.
         idle_timeout_s: between two requests of a connection.
@@ -28,8 +32,9 @@ class GateSettings(Record, frozen=True):
     body_bytes_max: int = 16 * 1024 * 1024
     header_bytes_max: int = 32 * 1024
     headers_max: int = 100
+    bodies_bytes_max: int = 1024 * 1024 * 1024
     connections_max: int = 4096
-    calls_in_flight_max: int = 1024
+    calls_in_flight_max: int = 8192
     read_timeout_s: float = 30.0
     idle_timeout_s: float = 75.0
     handshake_timeout_s: float = 10.0

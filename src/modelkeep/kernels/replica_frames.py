@@ -3,8 +3,11 @@
 The replica speaks first (`Hello`), when its model is loaded: a connection without a hello is one
 that waits in the listening socket's queue. Then calls go one way and answers the other, in any
 order, matched by number. Tensors travel as bare bytes in the order of the model's schema, which
-both sides hold, so neither names nor element types are repeated. Whoever reads bounds the length
-before buffering: a replica is not trusted with the gateway's memory, nor the other way round.
+both sides hold, so neither names nor element types are repeated. A language model answers a
+`TextCall` by any number of `Piece`s and one `TextEnd` (or a fault, at any point); `Cancel` says
+that nobody waits any more, and nothing of that call follows that the gateway still reads. Whoever
+reads bounds the length before buffering: a replica is not trusted with the gateway's memory, nor
+the other way round.
 """
 
 from __future__ import annotations
@@ -53,8 +56,58 @@ class FaultFrame(Row, frozen=True, tag="fault"):
     message: str
 
 
+class TextCall(Row, frozen=True, tag="text"):
+    """One call of a language model: the JSON of a `core.text.TextRequest`."""
+
+    number: int
+    request: bytes
+
+
+class Cancel(Row, frozen=True, tag="cancel"):
+    """Nobody waits for this call any more."""
+
+    number: int
+
+
+class Piece(Row, frozen=True, tag="piece"):
+    """The next part of one of a call's texts.
+
+    Attributes:
+        choice: which of its texts, from 0.
+        text: whole characters; may be empty.
+        tokens: how many it was made of.
+    """
+
+    number: int
+    choice: int
+    text: str
+    tokens: int
+
+
+class TextEnd(Row, frozen=True, tag="end"):
+    """All texts of a call are complete, or its vectors are.
+
+    Attributes:
+        reasons: why each text ended: `stop` or `length`; for vectors empty.
+        prompt_tokens: of all prompts together.
+        completion_tokens: of all texts together.
+        vectors: one for each prompt of an embedding: float32, little-endian.
+        is_estimate: whether the counts are guesses, because who computed did not count.
+    """
+
+    number: int
+    reasons: tuple[str, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    vectors: tuple[memoryview, ...] = ()
+    is_estimate: bool = False
+
+
 decoded_call = msgpack_decoder(CallFrame, what="a call's frame")
-decoded_reply = msgpack_decoder(AnswerFrame | FaultFrame | Hello, what="a replica's frame")
+decoded_text_call = msgpack_decoder(TextCall | Cancel, what="a text call's frame")
+decoded_reply = msgpack_decoder(
+    AnswerFrame | FaultFrame | Hello | Piece | TextEnd, what="a replica's frame"
+)
 
 
 def framed(row: Row) -> bytes:

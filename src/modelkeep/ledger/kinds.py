@@ -11,8 +11,10 @@ import re
 
 from modelkeep.core.errors import UsageError
 from modelkeep.core.verdict import Severity
+from modelkeep.ledger.identity_kinds import IDENTITY_KINDS
 from modelkeep.ledger.kind import Act, Kind, kind
 from modelkeep.ledger.model_kinds import MODEL_KINDS
+from modelkeep.ledger.service_kinds import SERVICE_KINDS
 
 KIND_CHARS_MAX = 64
 OWN_FAMILIES = ("note", "x")
@@ -21,7 +23,9 @@ _OWN = re.compile(rf"(?:{'|'.join(OWN_FAMILIES)})(?:\.[a-z0-9_]+){{1,4}}")
 _PRIVATE = "value sealed private"
 
 _ALL = (
+    *IDENTITY_KINDS,
     *MODEL_KINDS,
+    *SERVICE_KINDS,
     kind(
         "approval.given",
         "approval_id by",
@@ -259,13 +263,6 @@ _ALL = (
         Act.DETECT,
     ),
     kind("process.started", "process pid", "A process of the service was started again."),
-    kind(
-        "service.started",
-        "models url",
-        "The service began to answer.",
-        Act.CREATE,
-        entity="service",
-    ),
     kind(
         "token.created",
         "token_id secret_sha256 principal scopes expires_ns",

@@ -74,16 +74,28 @@ class Client:
         api_key: as `modelkeep tokens new` printed it.
         ca: the keep's `ca.pem`: a path or the PEM text itself. Without it the system's
             authorities are trusted.
+        fingerprint: SHA-256 of the server's certificate in hex: this one alone is trusted then,
+            whoever issued it and whatever names it has.
+
+    Raises:
+        UsageError: `client.server` or `client.ca`.
     """
 
-    def __init__(self, *, server: str, api_key: str, ca: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        server: str,
+        api_key: str,
+        ca: str | Path | None = None,
+        fingerprint: str = "",
+    ) -> None:
         if not server.startswith("https://"):
             raise UsageError(
                 "client.server", f"{server!r} is not an https:// address", hint="gateways speak TLS"
             )
         self._server = server.rstrip("/")
         self._headers = {"authorization": f"Bearer {api_key}"}
-        self._pool = _pool(ca)
+        self._pool = _pool(ca, fingerprint)
 
     def load_model(self, reference: str) -> RemoteModel:
         """A model that the server serves: `name` or `name:version`.
@@ -264,7 +276,7 @@ def is_ready(server: str, *, ca_pem: bytes) -> bool:
         return client.is_ready()
 
 
-def _pool(ca: str | Path | None) -> urllib3.PoolManager:
+def _pool(ca: str | Path | None, fingerprint: str) -> urllib3.PoolManager:
     context = ssl.create_default_context()
     if ca is not None:
         text = str(ca)
@@ -273,12 +285,20 @@ def _pool(ca: str | Path | None) -> urllib3.PoolManager:
             context = ssl.create_default_context(cadata=pem or "none")
         except ssl.SSLError as error:
             raise UsageError("client.ca", f"this is no certificate: {error.reason}") from error
+    if fingerprint:  # urllib3 compares it in the place of authorities and names
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     # Inference changes nothing, so a call whose connection broke is safe to repeat.
     retries = urllib3.Retry(
         total=ATTEMPTS, backoff_factor=0.1, status=0, allowed_methods=None, redirect=0
     )
     timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=ANSWER_TIMEOUT_S)
-    return urllib3.PoolManager(ssl_context=context, retries=retries, timeout=timeout, maxsize=16)
+    return urllib3.PoolManager(
+        ssl_context=context,
+        assert_fingerprint=fingerprint or None,
+        retries=retries,
+        timeout=timeout,
+        maxsize=16,
+    )
 
 
 def _read_pem(path: Path) -> str:

@@ -143,7 +143,7 @@ class Keep:
     @property
     def access(self) -> Access:
         """Who may do what: API keys, principals, roles, tenants, approvals."""
-        return Access(self._open, self.config.approvals, self.await_gateway)
+        return Access(self._open, self.config.approvals, self.await_gateway, self.config.identity)
 
     @property
     def keys(self) -> Keys:

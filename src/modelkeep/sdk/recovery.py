@@ -7,8 +7,8 @@ probe through the real gateway -> stopwatch -> ledger
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from modelkeep.adapters.locks import held
 from modelkeep.core.artifact import CanaryTensor, Manifest, parsed_reference
-from modelkeep.core.errors import IntegrityError, UsageError
+from modelkeep.core.errors import IntegrityError, KeepError, UsageError
 from modelkeep.core.instant import NS_PER_S, rfc3339
 from modelkeep.core.policy import Output
 from modelkeep.core.record import Record, replaced, to_json
@@ -146,10 +146,12 @@ def _recovered(
             for each in keep.models()
         }
         lap("state replayed")
-        service = keep.serve()
+        with _usable_all_the_same(folder):
+            service = keep.serve()
     try:
         lap("service started")
-        probes = _probed(service, folder, key, manifests)
+        with _usable_all_the_same(folder):
+            probes = _probed(service, folder, key, manifests)
         rto_s = lap("first correct answer")
         measure = measured(
             rto_s=rto_s,
@@ -271,10 +273,29 @@ def _moved_aliases(keep: Keep) -> tuple[str, ...]:
     return tuple(moved)
 
 
+@contextmanager
+def _usable_all_the_same(folder: KeepFolder) -> Iterator[None]:
+    """Whatever fails from here on: the keep is back already, and the operator is told so."""
+    try:
+        yield
+    except KeepError as error:
+        next_step = (
+            f"the keep is written and opens: correct what is wrong in {folder.config_path} and run "
+            f"`modelkeep --keep {folder.path} serve`; the same `recover` again begins anew"
+        )
+        error.hint = f"{error.hint}; {next_step}" if error.hint else next_step
+        raise
+
+
 def _probed(
     service: Service, folder: KeepFolder, key: Secret, manifests: dict[str, Manifest]
 ) -> tuple[Probe, ...]:
-    with Client(server=service.url, api_key=key.reveal().decode(), ca=folder.ca_pem_path) as client:
+    with Client(
+        server=service.url,
+        api_key=key.reveal().decode(),
+        ca=folder.ca_pem_path,
+        fingerprint=service.fingerprint,
+    ) as client:
         return tuple(_probe(client, name, manifests[name]) for name in service.models)
 
 

@@ -7,14 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from modelkeep.core.errors import KeepError, error_of
 from modelkeep.ports.keyholder import Means
+from modelkeep.wiring import KeepFolder, is_served
 
 STOP_TIMEOUT_S = 45.0
 LOG_NAME = "service.log"
+# What opens the root was forgotten on purpose, so nobody but the operator can start it again.
+KEYHOLDER_ENDED = "the keyholder ended; restart the service"
 
 
 class Service:
@@ -23,6 +27,8 @@ class Service:
     Attributes:
         url: where the gateway listens.
         models: what it serves, as `name:version`.
+        fingerprint: SHA-256 of the certificate that the operator gave; empty for one of the keep's
+            own authority.
     """
 
     def __init__(self, folder: Path, means: Means) -> None:
@@ -60,6 +66,7 @@ class Service:
             raise
         self.url: str = facts["url"]
         self.models: tuple[str, ...] = tuple(facts["models"])
+        self.fingerprint: str = facts["certificate"]
 
     @property
     def pid(self) -> int:
@@ -67,7 +74,7 @@ class Service:
         return self._process.pid
 
     def processes(self) -> dict[str, int]:
-        """The service's processes by name, as they are now."""
+        """The service's processes by name: those that run now."""
         facts = json.loads((self._run_folder / "service.json").read_bytes())
         return dict(facts["processes"])
 
@@ -111,6 +118,33 @@ class Service:
         said = (self._run_folder / LOG_NAME).read_text(errors="replace")
         self.stop()
         raise _failure(status, said)
+
+
+def told_of(folder: KeepFolder) -> dict[str, Any] | None:
+    """What a running service's supervisor says of it; None where none runs, or it starts."""
+    if not is_served(folder):
+        return None
+    try:
+        facts = json.loads(folder.service_file.read_bytes())
+        return {**facts, "processes": dict(facts["processes"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def degraded(facts: Mapping[str, Any]) -> str:
+    """What a running service cannot do until it is restarted; empty when nothing is amiss."""
+    pid = facts["processes"].get("keyholder")
+    return "" if pid is not None and _is_running(pid) else KEYHOLDER_ENDED
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def passed_passphrase(means: Means) -> int:

@@ -56,6 +56,17 @@ REFUSALS = MetricDefinition(
     meaning="Requests refused before authentication, by reason.",
     labels=("reason",),
 )
+LIMITED_CALLS = MetricDefinition(
+    name="modelkeep_limited_calls_total",
+    kind=MetricKind.COUNTER,
+    meaning="Calls that a limit refused, or that could not be answered in time, by code.",
+    labels=("reason",),
+)
+WAITING_CALLS = MetricDefinition(
+    name="modelkeep_waiting_calls",
+    kind=MetricKind.GAUGE,
+    meaning="Calls that wait for their turn.",
+)
 JOURNAL_RECORDS = MetricDefinition(
     name="modelkeep_journal_records_total",
     kind=MetricKind.COUNTER,
@@ -89,14 +100,25 @@ IN_FLIGHT_CALLS = MetricDefinition(
     meaning="Calls between their head and their record.",
 )
 
+SHADOW_CALLS = MetricDefinition(
+    name="modelkeep_shadow_calls_total",
+    kind=MetricKind.COUNTER,
+    meaning="Calls that a shadow was asked too: its answer was the same, close (1e-4), different, "
+    "failed, or it was skipped because too many were under way.",
+    labels=("model", "version", "outcome"),
+)
+
 GATEWAY_METRICS = (
     CALLS,
     CALL_SECONDS,
     REFUSALS,
+    LIMITED_CALLS,
+    WAITING_CALLS,
     JOURNAL_RECORDS,
     JOURNAL_COMMIT_SECONDS,
     READY_REPLICAS,
     RESENT_CALLS,
     OPEN_CONNECTIONS,
     IN_FLIGHT_CALLS,
+    SHADOW_CALLS,
 )

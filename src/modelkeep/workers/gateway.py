@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
-import socket
-import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,27 +21,39 @@ from pathlib import Path
 import uvloop
 
 from modelkeep.adapters.call_journal import CallJournal
+from modelkeep.adapters.heap import keep_heap
 from modelkeep.adapters.locks import sole_writer
-from modelkeep.adapters.metrics_prometheus import CONTENT_TYPE, GatewayMeters
+from modelkeep.adapters.metrics_prometheus import GatewayMeters
 from modelkeep.adapters.replica_pool import ReplicaPool
 from modelkeep.core.errors import IntegrityError, KeepError
-from modelkeep.flows.serve import Served, Serving
+from modelkeep.flows.call import Served
+from modelkeep.flows.serve import Serving
 from modelkeep.gate.schema import SchemaCheck
-from modelkeep.web.server import Server
-from modelkeep.web.v2 import V2Application
+from modelkeep.gate.traffic import ModelTable
+from modelkeep.watch.exposition import joined, labelled
 from modelkeep.wiring import (
     open_journal,
     open_state_readonly,
     system_clock,
     system_entropy,
 )
-from modelkeep.workers.plan import GatewayPlan, gateway_plan, read_fd
+from modelkeep.workers.control import SupervisorLine, Table
+from modelkeep.workers.identity import GatewayIdentity
+from modelkeep.workers.in_force import InForce
+from modelkeep.workers.limiting import composed_limits, tended
+from modelkeep.workers.plan import TENSOR, GatewayPlan, ServedModel, gateway_plan, read_fd
+from modelkeep.workers.shadowing import Shadowing
 from modelkeep.workers.state_watch import Access, StateWatch
+from modelkeep.workers.surfaces import Surfaces
 
 SUMMARY_S = 1.0
+LOAD_S = 1.0
+LOAD_S_UNREADY = 0.05
 # A thread that comes back from an fsync waits for the interpreter this long at most; the default
 # of 5 ms was the p50 of a call.
 SWITCH_INTERVAL_S = 0.00005
+# Calls make no cycles: the collector is rarely needed, and what was composed need not be looked at.
+GC_THRESHOLDS = (50_000, 20, 100)
 
 
 class Gateway:
@@ -51,6 +62,7 @@ class Gateway:
     def __init__(self, plan: GatewayPlan) -> None:
         self._plan = plan
         self._status = 0
+        self._is_reporting = False
         self._loop = asyncio.get_running_loop()
         self._ends = asyncio.Event()
         self._meters = GatewayMeters()
@@ -59,70 +71,84 @@ class Gateway:
             name=plan.journal_name,
             on_batch=self._meters.batch,
             on_foreign=self._end_without_journal,
+            in_flight=lambda: self._serving.in_flight,
         )
         self._pool = ReplicaPool(
             Path(plan.run_folder),
             call_timeout_s=plan.settings.call_timeout_s,
             complain=complain,
             on_resent=self._meters.resent,
+            settings=plan.pool,
+            on_ejected=self._hangs,
         )
         self._serving = self._composed_serving()
+        self._identity = GatewayIdentity(plan, complain=complain)
+        self._limits = composed_limits(plan, self._serving, on_refused=self._meters.limited)
+        self._serving.limits = self._limits
+        self._in_force = InForce(
+            self._serving,
+            self._pool,
+            self._meters,
+            served=served_of,
+            shadowing=Shadowing(
+                self._pool, table=lambda: self._serving.table, count=self._meters.shadow
+            ),
+        )
+        self._line = self._supervisor_line()
         self._watch = StateWatch(
             lambda: open_state_readonly(Path(plan.state_path), plan.state, origin=plan.origin),
             every_s=plan.settings.tokens_reload_s,
             changed=self._let_in,
             complain=complain,
+            keyring_of=self._identity.keyring_of,
         )
-        application = V2Application(
-            self._serving, exposition=self._meters.exposition, metrics_type=CONTENT_TYPE
+        self._surfaces = Surfaces(
+            plan,
+            self._serving,
+            self._meters,
+            tokens=self._identity.tokens(self._serving),
+            exposition=self._exposition,
+            complain=complain,
         )
-        self._server = Server(application, plan.settings, complain=complain)
-        self._meters.watch_connections(lambda: self._server.connection_count)
         self._meters.watch_calls(lambda: self._serving.in_flight)
+        self._meters.watch_waiting(lambda: self._limits.waiting)
 
     async def run(self) -> int:
         """Serve until SIGTERM or until the supervisor is gone; the exit status."""
         for each in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(each, self._ends.set)
         self._loop.add_reader(self._plan.lifeline_fd, self._end_with_supervisor)
-        for model in self._plan.models:
-            self._pool.add(model.name, model.version, model.sockets)
-            self._meters.watch_replicas(
-                model.name,
-                model.version,
-                lambda model=model: self._pool.ready_count(model.name, model.version),  # type: ignore[misc]  # a default binds early
-            )
+        if self._line is not None:
+            self._line.start(self._loop)
+            await self._in_force.first.wait()
+        else:
+            plan = self._plan
+            self._put(Table(number=1, models=plan.models, limits=plan.limits, queue=plan.queue))
+        self._identity.start()
         await self._watch.start()
-        tasks = [self._loop.create_task(each) for each in (self._watch.guard(), self._summarise())]
-        listening = socket.socket(fileno=self._plan.listen_fd)
-        await self._server.start(listening, tls_context(self._plan.tls_fd))
+        chores = (self._watch.guard(), self._summarise(), tended(self._limits, complain=complain))
+        tasks = [self._loop.create_task(each) for each in chores]
+        await self._surfaces.start()
+        _spare_collector()
+        if self._line is not None:
+            tasks.append(self._loop.create_task(self._report(self._line)))
         await self._ends.wait()
         self._serving.is_stopping = True  # not ready any more; what still comes is answered
-        await self._server.stop()
+        await self._surfaces.stop()
         for task in tasks:
             task.cancel()
         try:
             await self._serving.summarise()
         except KeepError as error:
             complain(f"refusals cannot be recorded: {error}")
+        await self._limits.close()
         await self._journal.close()
         self._pool.close()
         return self._status
 
     def _composed_serving(self) -> Serving:
-        models: dict[str, dict[int, Served]] = {}
-        defaults = {}
-        for model in self._plan.models:
-            check = SchemaCheck(model.schema)
-            served = Served(
-                model.name, model.version, check, domain=model.domain, policy=model.policy
-            )
-            models.setdefault(model.name, {})[model.version] = served
-            if model.is_default:
-                defaults[model.name] = model.version
         return Serving(
-            models=models,
-            defaults=defaults,
+            table=ModelTable(),
             replicas=self._pool,
             log=self._journal,
             meters=self._meters,
@@ -131,6 +157,55 @@ class Gateway:
             entropy=system_entropy(),
             commitment_key=read_fd(self._plan.commitment_key_fd),
         )
+
+    # ---- the control channel -------------------------------------------------------------------
+
+    def _supervisor_line(self) -> SupervisorLine | None:
+        if self._plan.control_fd < 0:
+            return None
+        return SupervisorLine(
+            self._plan.control_fd,
+            on_table=self._put,
+            on_certificate=self._serve_certificate,
+            complain=complain,
+        )
+
+    def _put(self, table: Table) -> None:
+        self._in_force.put(table)
+        if (table.limits, table.queue) != (self._limits.rules, self._limits.queue):
+            try:
+                self._limits.replace(table.limits, queue=table.queue)
+            except KeepError as error:
+                complain(f"the limits stay as they were: {error}")
+        if self._is_reporting and self._line is not None:
+            self._line.say(self._in_force.load())
+
+    def _serve_certificate(self, chain: bytes) -> None:
+        self._surfaces.serve_certificate(chain)
+
+    def _hangs(self, model: str, version: int, socket_name: str) -> None:
+        self._in_force.hangs(model, version, socket_name)
+
+    async def _report(self, line: SupervisorLine) -> None:
+        """Say how it goes: often until the supervisor announces us, then each second."""
+        self._is_reporting = True
+        while True:
+            load = self._in_force.load()
+            line.say(load)
+            if self._plan.gateways > 1:
+                line.say_metrics(self._own_exposition())
+            await asyncio.sleep(LOAD_S if load.is_ready else LOAD_S_UNREADY)
+
+    def _own_exposition(self) -> bytes:
+        return labelled(self._meters.exposition(), label="gateway", value=str(self._plan.number))
+
+    def _exposition(self) -> bytes:
+        """The metrics of all gateways, the others' as of a second ago."""
+        if self._line is None or self._plan.gateways == 1:
+            return self._meters.exposition()
+        return joined((self._own_exposition(), *self._line.others))
+
+    # ---- how it ends, who may call -------------------------------------------------------------
 
     def _end_with_supervisor(self) -> None:
         self._loop.remove_reader(self._plan.lifeline_fd)
@@ -156,25 +231,29 @@ class Gateway:
                 complain(f"refusals cannot be recorded: {error}")
 
 
-def tls_context(fd: int) -> ssl.SSLContext:
-    """TLS 1.2 and 1.3 with the certificate and key of a memory file; no renegotiation."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    # Mozilla's intermediate list (guideline 5.7), for TLS 1.2; 1.3 has good ones only.
-    context.set_ciphers(
-        "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:"
-        "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
-        "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+def served_of(model: ServedModel) -> Served:
+    """A model of the supervisor's table, as calls use it."""
+    check = SchemaCheck(model.schema, model.inputs) if model.kind == TENSOR else None
+    return Served(
+        model.name,
+        model.version,
+        check,
+        domain=model.domain,
+        policy=model.policy,
+        rules=model.outputs,
     )
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(f"/proc/self/fd/{fd}")
-    return context
 
 
 def complain(message: str) -> None:
     """Write one line for developers; may be lost."""
     print(f"modelkeep: gateway: {message}", file=sys.stderr, flush=True)  # noqa: T201  # its log
+
+
+def _spare_collector() -> None:
+    """Collect what composing left, and never look at the rest of it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def serve(plan: GatewayPlan) -> int:
@@ -188,6 +267,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plan-fd", type=int, required=True)
     plan = gateway_plan(parser.parse_args(arguments).plan_fd)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    keep_heap()
     try:
         with sole_writer(Path(plan.journal_folder)):
             return uvloop.run(serve(plan))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from modelkeep.core.record import Record, to_json
 BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 5.0
 # A process that ran this long was healthy: its next start waits no longer than the first.
-HEALTHY_S = 10.0
+HEALTHY_S = 3.0
 
 
 @dataclass(slots=True)
@@ -28,6 +29,8 @@ class Child:
         worker: module below `modelkeep.workers`.
         plan: read by the child from its `--plan-fd`.
         fds: inherited descriptors that the plan names.
+        environment: all of it; no secret.
+        pidfd: readable once the process has ended; -1 while there is none.
         is_over: whether it is not to be started any more.
     """
 
@@ -41,10 +44,12 @@ class Child:
     starts: int = 0
     not_before_s: float = 0.0
     is_over: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    pidfd: int = -1
     _plan_fd: int = field(default=-1)
 
     def start(self) -> None:
-        """Start the process with an empty environment.
+        """Start the process with its own environment, which mostly is empty.
 
         It is in a group of its own, so Ctrl-C reaches the supervisor only.
 
@@ -60,6 +65,8 @@ class Child:
                 f"cannot start {self.name}: {error.strerror}",
                 hint="is there room for one more process, and memory?",
             ) from error
+        with contextlib.suppress(OSError):
+            self.pidfd = os.pidfd_open(self.process.pid)
         self.started_s = time.monotonic()
         self.starts += 1
 
@@ -71,7 +78,7 @@ class Child:
             [*command, "--plan-fd", str(self._plan_fd)],
             pass_fds=(*self.fds, self._plan_fd),
             stdin=subprocess.DEVNULL,
-            env={},
+            env=self.environment,
             process_group=0,
         )
 
@@ -91,12 +98,31 @@ class Child:
         status = self.process.poll()
         if status is None:
             return None
-        self.process = None
+        self._forget()
         now_s = time.monotonic()
         if now_s - self.started_s >= HEALTHY_S or self.starts == 1:
             self.backoff_s = BACKOFF_S_MIN
         self._put_off()
         return status
+
+    def killed(self) -> None:
+        """End the process at once, whatever it does; `reaped` then finds it."""
+        if self.process is not None:
+            _signal(self.process, signal.SIGKILL)
+
+    def ended(self) -> None:
+        """It was stopped on purpose: forget the process and its plan, for good."""
+        self._forget()
+        self.is_over = True
+        if self._plan_fd >= 0:
+            os.close(self._plan_fd)
+            self._plan_fd = -1
+
+    def _forget(self) -> None:
+        self.process = None
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
     def _put_off(self) -> None:
         pause_s = 0 if self.backoff_s == BACKOFF_S_MIN else self.backoff_s
@@ -121,7 +147,7 @@ def stopped(children: Sequence[Child], *, grace_s: float) -> None:
             _signal(process, signal.SIGKILL)
             process.wait()
     for child in children:
-        child.process = None
+        child.ended()
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelkeep.core.errors import KeepError
-from modelkeep.core.rows import Domain, RegisteredPrincipal, Role, Tenant, Token
-from modelkeep.gate.authn import Keyring
+from modelkeep.core.rows import Domain, Tenant
+from modelkeep.gate.authn import Keyring, keyring_of
 from modelkeep.gate.domains import KnownDomains
 from modelkeep.ports.state import State
 
@@ -45,6 +45,7 @@ class StateWatch:
         open_state: opens State for reading; called again after a failure.
         changed: takes what was read, in the event loop.
         complain: writes one line for developers.
+        keyring_of: who is known, as State says it.
     """
 
     def __init__(
@@ -54,8 +55,10 @@ class StateWatch:
         every_s: float,
         changed: Callable[[Access], None],
         complain: Callable[[str], None],
+        keyring_of: Callable[[State], Keyring] = keyring_of,
     ) -> None:
         self._open_state = open_state
+        self._keyring_of = keyring_of
         self._every_s = every_s
         self._changed = changed
         self._complain = complain
@@ -101,7 +104,7 @@ class StateWatch:
             return None
         rows = self._state.rows
         found = Access(
-            keyring=Keyring(rows(Token), rows(RegisteredPrincipal), rows(Role)),
+            keyring=self._keyring_of(self._state),
             domains=KnownDomains(rows(Domain), rows(Tenant)),
         )
         self._revision = revision

@@ -3,9 +3,10 @@
 import pytest
 from onnx_models import two_models
 from scenes import Scene
+from tiny_language_model import tiny_language_model
 
 from modelkeep.core.errors import MissingError, UsageError
-from modelkeep.flows.publish import chosen, defaults, published
+from modelkeep.flows.publish import PROGRAM, TENSOR, TEXT, chosen, defaults, published
 
 
 def served(keep, *references):
@@ -78,3 +79,24 @@ def test_the_default_is_the_highest_version_that_is_served(keep):
     ]
     both = chosen(keep.opened, ["digits:1", "digits:2"])
     assert [each.selector for each in defaults(keep.opened, both)] == ["2"]
+
+
+def test_a_language_model_waits_for_its_runtime_whose_replicas_get_what_they_read(keep, tmp_path):
+    folder = tiny_language_model(tmp_path / "tiny")
+    keep.admit(folder, name="talk")
+    said = []
+    kinds = (TENSOR, PROGRAM)
+    found = chosen(keep.opened, [], kinds=kinds, warn=said.append)
+    assert "talk" not in {each.name for each in found}
+    assert [text.partition(" is not served")[0] for text in said] == ["talk:1"]
+    (talk,) = chosen(keep.opened, ["talk"], kinds=(*kinds, TEXT))
+    held = {}
+
+    def place(entry):
+        held[entry.path] = bytearray(entry.size_bytes)
+        return memoryview(held[entry.path])
+
+    model = published(keep.opened, talk, is_default=True, allocate=bytearray, place=place)
+    assert model.kind == TEXT
+    assert {"README.md"} == {path.name for path in folder.iterdir()} - held.keys()
+    assert all(raw == (folder / path).read_bytes() for path, raw in held.items())

@@ -13,15 +13,17 @@ from modelkeep.core.call_record import CallRecord, RefusalSummary, decoded_recor
 from modelkeep.core.errors import MissingError, RefusedError, UnavailableError, UsageError
 from modelkeep.core.policy import Output, Policy
 from modelkeep.core.rows import Domain, DomainStatus
-from modelkeep.flows.serve import SUMMARIES_PER_S_MAX, Served, Serving
+from modelkeep.flows.call import Arrival, Served
+from modelkeep.flows.serve import SUMMARIES_PER_S_MAX, Serving
 from modelkeep.gate.authn import Keyring, new_token
 from modelkeep.gate.domains import KnownDomains
 from modelkeep.gate.passage import Stage
 from modelkeep.gate.schema import SchemaCheck
 from modelkeep.gate.settings import GateSettings
+from modelkeep.gate.traffic import ModelTable
 from modelkeep.kernels.digest import keyed_id
 from modelkeep.kernels.replica_frames import AnswerFrame
-from modelkeep.web.v2 import rendered
+from modelkeep.web.v2_answers import JsonWork
 
 SCHEMA = Schema(
     inputs=(Port(name="x", dtype="INT8", shape=(-1,)),),
@@ -57,7 +59,8 @@ class World:
     def random_bytes(self, count):
         return bytes(next(self.numbers) % 256 for _ in range(count))
 
-    async def ask(self, _model, _version, _inputs):
+    async def ask(self, _model, _version, _inputs, *, timeout_s=None):
+        self.timeout_s = timeout_s
         self.order.append("ask")
         return self.answer
 
@@ -84,8 +87,7 @@ def made():
     world = World()
     served = Served("m", 1, SchemaCheck(SCHEMA))
     serving = Serving(
-        models={"m": {1: served}},
-        defaults={"m": 1},
+        table=ModelTable([served], {"m": 1}),
         replicas=world,
         log=world,
         meters=world,
@@ -96,14 +98,14 @@ def made():
     )
     text, token = new_token(world, principal="anna", scopes=("infer:m",))
     serving.keyring = Keyring([token])
-    call = serving.known(b"Bearer " + text.reveal())
+    call = serving.known(Arrival(b"Bearer " + text.reveal()))
     return world, serving, served, call
 
 
 def test_an_answer_exists_only_after_its_record_is_durable():
     world, serving, served, call = made()
     assert serving.permitted(call, "m", None) is served
-    reply = asyncio.run(serving.answer(call, served, BODY, None, rendered))
+    reply = asyncio.run(serving.answer(call, served, JsonWork(BODY, None)))
     assert world.order == ["ask", "record", "durable"]
     assert call.passage.stage is Stage.RECORDED
     assert json.loads(reply.rendered.body)["outputs"][0]["data"] == [3, 4]
@@ -118,7 +120,7 @@ def test_when_the_journal_fails_nothing_of_the_answer_leaves():
     world, serving, served, call = made()
     world.journal_fails = True
     with pytest.raises(UnavailableError) as raised:
-        asyncio.run(serving.answer(call, served, BODY, None, rendered))
+        asyncio.run(serving.answer(call, served, JsonWork(BODY, None)))
     assert raised.value.code == "journal.write"
     assert call.passage.stage is Stage.LOST
     assert serving.in_flight == 0
@@ -134,7 +136,7 @@ def test_when_the_journal_fails_nothing_of_the_answer_leaves():
 def test_refusals_after_authentication_are_recorded(body, answer, code, status):
     world, serving, served, call = made()
     world.answer = answer
-    reply = asyncio.run(serving.answer(call, served, body, None, rendered))
+    reply = asyncio.run(serving.answer(call, served, JsonWork(body, None)))
     assert (reply.error.code, reply.rendered) == (code, None)
     record = decoded_record(world.frames[reply.position])
     assert (record.status, record.code, record.output_commitment) == (status, code, b"")
@@ -143,9 +145,20 @@ def test_refusals_after_authentication_are_recorded(body, answer, code, status):
 def test_a_call_past_the_bound_is_refused():
     world, serving, served, call = made()
     serving.in_flight = 2
-    reply = asyncio.run(serving.answer(call, served, BODY, None, rendered))
+    reply = asyncio.run(serving.answer(call, served, JsonWork(BODY, None)))
     assert reply.error.code == "gate.busy"
     assert "ask" not in world.order
+
+
+@pytest.mark.parametrize(
+    ("parameters", "left_s"), [({}, None), ({"timeout": 5000}, 0.003), ({"timeout": 1000}, 0.0)]
+)
+def test_a_call_gets_what_is_left_of_its_own_time(parameters, left_s):
+    world, serving, served, call = made()
+    world.now += 2_000_000
+    body = json.dumps(json.loads(BODY) | {"parameters": parameters}).encode()
+    assert asyncio.run(serving.answer(call, served, JsonWork(body, None))).error is None
+    assert world.timeout_s == left_s
 
 
 def test_no_two_calls_share_a_nonce_or_an_id():
@@ -156,8 +169,8 @@ def test_no_two_calls_share_a_nonce_or_an_id():
 
     async def many():
         for _ in range(200):
-            call = serving.known(b"Bearer " + text.reveal())
-            await serving.answer(call, served, BODY, None, rendered)
+            call = serving.known(Arrival(b"Bearer " + text.reveal()))
+            await serving.answer(call, served, JsonWork(BODY, None))
 
     asyncio.run(many())
     records = [decoded_record(frame) for frame in world.frames]
@@ -203,7 +216,7 @@ def test_a_model_of_another_tenant_looks_like_one_that_is_not_there():
     words = set()
     for name in ("m", "n"):
         with pytest.raises(MissingError) as missing:
-            serving.permitted(serving.known(b"Bearer " + text.reveal()), name, None)
+            serving.permitted(serving.known(Arrival(b"Bearer " + text.reveal())), name, None)
         words.add(str(missing.value).replace(f": {name}", ""))
     assert len(words) == 1
 
@@ -211,7 +224,7 @@ def test_a_model_of_another_tenant_looks_like_one_that_is_not_there():
 def under(policy):
     world, serving, _, call = made()
     served = Served("m", 1, SchemaCheck(FLOATS), policy=policy)
-    serving._models = {"m": {1: served}}
+    serving.table = ModelTable([served], {"m": 1})
     world.answer = AnswerFrame(1, ((2,),), (memoryview(struct.pack("<2d", 1.2345, 6.789)),))
     return world, serving, served, call
 
@@ -239,7 +252,7 @@ def test_a_model_answers_until_its_time_is_over_and_not_from_then_on():
 )
 def test_what_is_recorded_and_sent_is_what_the_policy_left(policy, left):
     world, serving, served, call = under(policy)
-    reply = asyncio.run(serving.answer(call, served, BODY, None, rendered))
+    reply = asyncio.run(serving.answer(call, served, JsonWork(BODY, None)))
     assert json.loads(reply.rendered.body)["outputs"][0]["data"] == left
     record = decoded_record(world.frames[reply.position])
     assert record.output_commitment == keyed_id(KEY, record.nonce + reply.rendered.body)
@@ -249,7 +262,7 @@ def test_a_call_whose_policy_cannot_be_computed_is_recorded_and_nothing_leaves()
     # As an older keep may hold it: nobody is let in with such a policy any more.
     world, serving, served, call = under(Policy(output=Output.ROUNDED, decimals=400))
     with pytest.raises(OverflowError):
-        asyncio.run(serving.answer(call, served, BODY, None, rendered))
+        asyncio.run(serving.answer(call, served, JsonWork(BODY, None)))
     record = decoded_record(world.frames[-1])
     assert (record.status, record.code) == (500, "serve.internal")
     assert record.output_commitment == b""

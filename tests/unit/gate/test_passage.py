@@ -10,7 +10,10 @@ def paths(stage=Stage.ARRIVED, walked=()):
     walked = (*walked, stage)
     if not TRANSITIONS[stage]:
         yield walked
-    for following in TRANSITIONS[stage].values():
+    for step, following in TRANSITIONS[stage].items():
+        if step is Step.PART:  # the only step that stays where it is
+            assert following is stage
+            continue
         assert following not in walked, "the table must not loop"
         yield from paths(following, walked)
 
@@ -38,6 +41,18 @@ def test_an_answer_is_judged_before_it_is_computed_and_cleared_before_it_is_reco
         if Stage.RECORDED in path:
             before = path[path.index(Stage.RECORDED) - 1]
             assert before in (Stage.CLEARED, Stage.REFUSED)
+
+
+def test_parts_of_a_stream_leave_only_when_its_intent_is_durable():
+    leaving = [stage for stage, steps in TRANSITIONS.items() if Step.PART in steps]
+    assert leaving == [Stage.OPENED]
+    entering = [
+        (stage, step)
+        for stage, steps in TRANSITIONS.items()
+        for step, following in steps.items()
+        if following is Stage.OPENED and step is not Step.PART
+    ]
+    assert entering == [(Stage.JUDGED, Step.OPEN)]
 
 
 def test_every_stage_is_reached_and_every_step_used():

@@ -1,4 +1,4 @@
-"""Verbs about who may do what: API keys, principals, roles, tenants, approvals."""
+"""Verbs about who may do what: API keys, principals, certificates, roles, tenants, approvals."""
 
 from __future__ import annotations
 
@@ -39,6 +39,39 @@ def _roles(parser: argparse.ArgumentParser) -> None:
 def _principal_new(parser: argparse.ArgumentParser) -> None:
     _roles(parser)
     parser.add_argument("--tenant", default="default", help="whose models it may call")
+
+
+def _password(parser: argparse.ArgumentParser) -> None:
+    _principal(parser)
+    parser.add_argument("--remove", action="store_true", help="take the password away instead")
+
+
+def _certificate(parser: argparse.ArgumentParser) -> None:
+    _principal(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where the certificate goes, PEM; a new file"
+    )
+    parser.add_argument(
+        "--key-out", type=Path, metavar="FILE", help="where its new private key goes, mode 0600"
+    )
+    parser.add_argument(
+        "--csr", type=Path, metavar="FILE", help="a certificate request, in place of a new key"
+    )
+    parser.add_argument("--days", type=int, default=90, help="until it expires; 825 at most")
+    parser.add_argument(
+        "--register",
+        type=Path,
+        metavar="FILE",
+        help="a certificate of another authority, one of [serve] client_ca, in place of a new one",
+    )
+
+
+def _fingerprint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("fingerprint", help="as `modelkeep certificates list` shows it")
+
+
+def _issuer(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("issuer", help="its label in [[identity.issuers]] of modelkeep.toml")
 
 
 def _role(parser: argparse.ArgumentParser) -> None:
@@ -129,6 +162,63 @@ VERBS: tuple[Verb, ...] = (
         _principal,
     ),
     Verb(
+        "principals password",
+        "Set a principal's password for POST /v1/token; read from a prompt or standard input.",
+        "access:principal_password",
+        (
+            "modelkeep principals password robot",
+            "modelkeep principals password robot < password.txt",
+            "modelkeep principals password robot --remove",
+        ),
+        _password,
+    ),
+    Verb(
+        "principals certificate",
+        "Issue a client certificate for a principal, or register one of another authority.",
+        "access:principal_certificate",
+        (
+            "modelkeep principals certificate robot --out robot.pem --key-out robot.key",
+            "modelkeep principals certificate robot --csr robot.csr --out robot.pem --days 30",
+            "modelkeep principals certificate robot --register robot-corporate.pem",
+        ),
+        _certificate,
+    ),
+    Verb(
+        "certificates list",
+        "List client certificates: fingerprints, whose they are, until when.",
+        "access:certificate_list",
+        ("modelkeep certificates list",),
+        nothing,
+    ),
+    Verb(
+        "certificates revoke",
+        "Revoke a client certificate; a running gateway refuses it within a second.",
+        "access:certificate_revoke",
+        ("modelkeep certificates revoke 3f0c…",),
+        _fingerprint,
+    ),
+    Verb(
+        "issuers list",
+        "List the issuers of tokens that modelkeep.toml names.",
+        "access:issuer_list",
+        ("modelkeep issuers list",),
+        nothing,
+    ),
+    Verb(
+        "issuers disable",
+        "Refuse every token of an issuer, within a second, until it is enabled.",
+        "access:issuer_disable",
+        ("modelkeep issuers disable corporate",),
+        _issuer,
+    ),
+    Verb(
+        "issuers enable",
+        "Accept an issuer's tokens again.",
+        "access:issuer_enable",
+        ("modelkeep issuers enable corporate",),
+        _issuer,
+    ),
+    Verb(
         "roles list",
         "List roles and what each permits, the built-in ones too.",
         "access:role_list",
@@ -188,7 +278,9 @@ VERBS: tuple[Verb, ...] = (
 
 GROUPS = {
     "tokens": "API keys: new, list, revoke.",
-    "principals": "Who is known and what they may do: new, list, set, disable, enable.",
+    "principals": "Who is known: new, list, set, disable, enable, password, certificate.",
+    "certificates": "Client certificates: list, revoke; and of hosts of replicas: host.",
+    "issuers": "Whose tokens are accepted: list, disable, enable.",
     "roles": "Names for sets of scopes: list, define, remove.",
     "tenants": "Whose models and principals are kept apart: new, list.",
     "approvals": "What one person alone may not do: list, give, refuse.",

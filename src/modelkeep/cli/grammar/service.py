@@ -60,6 +60,12 @@ def _serve(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="say what a replica cannot do here, and what it still can; nothing is served",
     )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="",
+        help="where replicas run: here, or in the Ray cluster of [ray]; default: [serve] engine",
+    )
 
 
 VERBS: tuple[Verb, ...] = (
@@ -79,6 +85,7 @@ VERBS: tuple[Verb, ...] = (
             "modelkeep serve",
             "modelkeep --keep ./keep serve --passphrase-file /run/secrets/keep",
             "modelkeep serve --explain-sandbox",
+            "modelkeep serve --engine ray",
         ),
         _serve,
     ),

@@ -31,6 +31,7 @@ _ARGUMENTS: dict[str, list[Any]] = {
     "mk_tokens": [_POINTER, _POINTER, _SIZE, _INT, _INT, _POINTER, _POINTER, _SIZE],
     "mk_contexts": [_POINTER, _SIZE, _INT, _INT, _INT, _INT, _POINTER],
     "mk_untoken": [_POINTER, _POINTER, _SIZE, _INT, _INT, _POINTER, _SIZE, _POINTER],
+    "mk_sync_serve": [_INT, _INT, _POINTER],
     "mk_chunk_length": [_POINTER, _SIZE, _SIZE, _POINTER, _U64, _U64, _U64],
 }
 

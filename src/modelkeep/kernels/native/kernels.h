@@ -2,7 +2,8 @@
  *
  * Every function takes its buffers with their sizes, checks each access against them, allocates
  * nothing, keeps no state and may run in any number of threads at once. A negative result is one
- * of the errors below. The same functions in Python stand beside the caller of each.
+ * of the errors below. The same functions in Python stand beside the caller of each. One (sync.c)
+ * computes nothing: it waits and makes files durable for whoever cannot wait.
  */
 #ifndef MODELKEEP_KERNELS_H
 #define MODELKEEP_KERNELS_H
