@@ -137,6 +137,25 @@ def test_a_second_answer_to_the_same_call_ends_the_connection(tmp_path):
     uvloop.run(scene())
 
 
+def test_a_connection_that_stays_mute_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("modelkeep.adapters.replica_link.HELLO_S_MAX", 0.2)
+
+    async def scene():
+        async with (
+            PlayedReplica(tmp_path, "a", honest, first=b"") as mute,
+            pooled(tmp_path) as pool,
+        ):
+            pool.add("m", 1, ["a"])
+            await until(lambda: mute.connections == 3)
+            mute._first = HELLO
+            assert numbers(await pool.ask("m", 1, row([1]))).item() == 2.0
+            connections = mute.connections
+            await asyncio.sleep(0.5)
+            assert mute.connections == connections
+
+    uvloop.run(scene())
+
+
 @pytest.mark.parametrize(
     "hello",
     [Hello(PROTOCOL, "other", 1), Hello(PROTOCOL, "m", 2), Hello("v9", "m", 1), Pong(1)],

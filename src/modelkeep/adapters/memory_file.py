@@ -24,8 +24,9 @@ _FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _F_SEAL_FUTURE_WRITE = 0x0010
 _MADV_POPULATE_WRITE = 23  # Linux 5.14: every page is there when the call returns
 _ZEROS_BYTES = 1024 * 1024
-# The kernel seals a file against writing when nobody else looks at its pages, for which it waits a
-# fifth of a second; on a busy machine (its own reclaim looks too) that was once not enough.
+# F_SEAL_WRITE: the kernel waits a fifth of a second until nobody else looks at the pages; its own
+# reclaim does, so on a busy machine that was once too short. F_SEAL_FUTURE_WRITE waits for nobody,
+# and says the same of a file that nobody maps; kernels before Linux 5.1 do not have it.
 _SEAL_TRIES = 10
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -194,18 +195,34 @@ class OwnMemory:
 def sealed_bytes(name: str, raw: bytes | memoryview) -> int:
     """A sealed memory file with these bytes; its descriptor (close-on-exec) is the caller's."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    at = 0
-    while at < len(raw):
-        at += os.write(fd, raw[at:])
-    for left in reversed(range(_SEAL_TRIES)):
+    try:
+        at = 0
+        while at < len(raw):
+            at += os.write(fd, raw[at:])
+        _seal_unmapped(fd)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _seal_unmapped(fd: int) -> None:
+    """Seal a file that nobody maps: for good, nobody can write to it."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED | _F_SEAL_FUTURE_WRITE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    else:
+        return
+    for left in reversed(range(_SEAL_TRIES)):  # an older kernel
         try:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED | fcntl.F_SEAL_WRITE)
-            break
         except OSError as error:
             if error.errno != errno.EBUSY or not left:
-                os.close(fd)
                 raise
-    return fd
+        else:
+            return
 
 
 def _demand_room(name: str, size_bytes: int) -> None:

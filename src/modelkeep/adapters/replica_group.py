@@ -360,6 +360,8 @@ class Group:
             self.sort()
             return
         if not link.is_greeted:
+            if link.is_mute(now_s):
+                link.abort()
             return
         silent_s = link.silent_s(now_s)
         self._learn_pause(link, silent_s)

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 RECONNECT_S_FIRST = 0.01
 RECONNECT_S_MAX = 0.25
 CONNECT_S_MAX = 5.0
+# A connection on which no hello comes is made again: the replica loads, or something is stuck.
+HELLO_S_MAX = 10.0
 # A connection that lasted so long was a good one: the next one is tried at once. It is also how
 # often at most a link complains, whatever its replica does.
 GOOD_S = 1.0
@@ -85,6 +87,7 @@ class Link(asyncio.Protocol):
         self._reader = FrameReader()
         self._last_sent_s = 0.0
         self._owes_s = 0.0
+        self._made_s = 0.0
         self._greeted_s = 0.0
         self._is_closed = False
         self._delay_s = RECONNECT_S_FIRST
@@ -143,6 +146,11 @@ class Link(asyncio.Protocol):
         """Whether a text is under way."""
         return any(call.talk is not None for call in self.pending.values())
 
+    def is_mute(self, now_s: float) -> bool:
+        """Whether it is connected, and no hello came for long."""
+        is_waiting = self._transport is not None and not self.is_greeted
+        return is_waiting and now_s - self._made_s > HELLO_S_MAX
+
     def abort(self) -> None:
         """End the connection; it is made again."""
         if self._transport is not None:
@@ -162,6 +170,7 @@ class Link(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=UNSENT_BYTES_MAX)
         self._reader = FrameReader(self._group.settings.answer_bytes_max)
+        self._made_s = self._group.loop.time()
         if self._is_closed:
             self._transport.abort()
 

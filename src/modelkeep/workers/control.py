@@ -12,7 +12,7 @@ anybody, and a certificate with its key is never copied through a socket's buffe
 
 Messages say how things are, not what changed. Whoever cannot be reached gets the newest of each
 kind later, and a gateway that was started again gets all of them first. Both ends check that a
-body is a sealed memory file: reading it cannot wait, and its bytes cannot change meanwhile.
+body is a sealed memory file, whose reading cannot wait, and read it once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ BODY_BYTES_MAX = 64 * 1024 * 1024
 # The least that the kernel gives: a few packets. What does not fit waits here, the newest only.
 SEND_BUFFER_BYTES = 4096
 PACKETS_PER_TURN = 64
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_UNWRITABLE = fcntl.F_SEAL_WRITE | 0x0010  # F_SEAL_FUTURE_WRITE: since Linux 5.1, that one is taken
 
 
 class Table(Record, frozen=True):
@@ -114,7 +115,10 @@ class End:
     def flush(self) -> None:
         """Send what has not been sent, as far as the other end takes it."""
         for kind, body in list(self._unsent.items()):
-            fd = sealed_bytes(f"control-{kind.decode()}", body)
+            try:
+                fd = sealed_bytes(f"control-{kind.decode()}", body)
+            except OSError:  # no memory, or no descriptor, at present
+                return
             try:
                 socket.send_fds(self.socket, [kind], [fd])
             except OSError:  # it is full, or its process is being started again
@@ -175,7 +179,7 @@ def _body(fd: int) -> bytes:
     except OSError:
         raise _no_message() from None
     size_bytes = os.fstat(fd).st_size
-    if seals & _SEALS != _SEALS or size_bytes > BODY_BYTES_MAX:
+    if seals & _FIXED != _FIXED or not seals & _UNWRITABLE or size_bytes > BODY_BYTES_MAX:
         raise _no_message()
     return os.pread(fd, size_bytes, 0)
 

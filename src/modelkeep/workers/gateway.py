@@ -132,10 +132,11 @@ class Gateway:
         _spare_collector()
         if self._line is not None:
             tasks.append(self._loop.create_task(self._report(self._line)))
-        await self._ends.wait()
+        ending = self._loop.create_task(self._ends.wait())
+        ended, _ = await asyncio.wait((ending, *tasks), return_when=asyncio.FIRST_COMPLETED)
         self._serving.is_stopping = True  # not ready any more; what still comes is answered
         await self._surfaces.stop()
-        for task in tasks:
+        for task in (ending, *tasks):
             task.cancel()
         try:
             await self._serving.summarise()
@@ -144,6 +145,8 @@ class Gateway:
         await self._limits.close()
         await self._journal.close()
         self._pool.close()
+        for task in ended:
+            task.result()  # a chore does not end by itself: that is a bug, and is said
         return self._status
 
     def _composed_serving(self) -> Serving:

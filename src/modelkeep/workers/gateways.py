@@ -138,6 +138,12 @@ class Gateways:
             each.load is not None and each.load.is_ready for each in self.all
         )
 
+    def missing(self, number: int) -> str:
+        """Why they do not all answer by this table, for people."""
+        return "; ".join(
+            f"{each.child.name} {why}" for each in self.all if (why := _missing(each.load, number))
+        )
+
     def in_flight(self, model: str, version: int) -> int:
         """Calls of one version that are under way, as of a second ago."""
         return sum(
@@ -168,3 +174,11 @@ class Gateways:
             others = (other.metrics for other in self.all if other is not each)
             texts = Expositions(texts=tuple(text for text in others if text))
             each.end.send(METRICS, to_json(texts))
+
+
+def _missing(load: Load | None, number: int) -> str:
+    if load is None:
+        return "says nothing"
+    if load.table < number:
+        return "does not take the table of models"
+    return "" if load.is_ready else "knows no replica of some model that answers"

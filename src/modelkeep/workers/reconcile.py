@@ -168,7 +168,8 @@ def ready(service: Service) -> None:
     """Wait until every gateway answers for every model.
 
     Raises:
-        UnavailableError: `serve.start`, when a process ends before that, or nothing more happens.
+        UnavailableError: `serve.start`, when a process ends before that, it takes too long, or we
+            are told to end.
     """
     until_s = time.monotonic() + READY_TIMEOUT_S
     while True:
@@ -186,8 +187,12 @@ def ready(service: Service) -> None:
                     hint="what it wrote stands above",
                 )
         came = service.wakes.wait(service.fds(), TURN_S_DOWN)
-        if came & {signal.SIGTERM, signal.SIGINT} or time.monotonic() > until_s:
-            raise UnavailableError("serve.start", "the service did not become ready")
+        if came & {signal.SIGTERM, signal.SIGINT}:
+            raise UnavailableError("serve.start", "it was told to end while it started")
+        if time.monotonic() > until_s:
+            missing = service.gateways.missing(service.fleet.number)
+            text = f"the service did not become ready in {READY_TIMEOUT_S:g} s: {missing}"
+            raise UnavailableError("serve.start", text)
 
 
 def keep_up(service: Service, notice: Notice) -> None:

@@ -290,15 +290,16 @@ class ReplicaHost:
                 return
             loop = asyncio.get_running_loop()
             await loop.create_unix_connection(lambda: near, str(hosted.path))
-            assert near.transport is not None
+            if near.transport is None or transport.is_closing():
+                return
             near.transport.write(reader.rest)
             transport.set_protocol(far)
             far.connection_made(transport)
             far.join(near)
         except OSError:
-            near.abort()
+            return  # its process is being started again
         finally:
-            if near.transport is None or transport.is_closing():
+            if far.other is None:
                 near.abort()
                 transport.abort()
 

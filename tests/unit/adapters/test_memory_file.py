@@ -1,6 +1,8 @@
 """Memory files: given up cleanly, even while somebody still looks at their bytes."""
 
 import ctypes
+import errno
+import fcntl
 import mmap
 import os
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelkeep.adapters.memory_file import MemoryFile, OwnMemory
+from modelkeep.adapters.memory_file import MemoryFile, OwnMemory, sealed_bytes
 from modelkeep.core.errors import UnavailableError
 
 
@@ -40,6 +42,34 @@ def test_a_sealed_file_cannot_be_mapped_for_writing_by_who_gets_it():
         mmap.mmap(fd, 4096)
     file.dropped()
     assert os.pread(fd, 4096, 0) == b"x" * 4096
+    os.close(fd)
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["linux 5.1", "an older kernel"])
+def test_sealed_bytes_cannot_be_changed(monkeypatch, is_old):
+    seal = fcntl.fcntl
+    waits = []
+
+    def older(fd, what, seals):
+        if seals & 0x10:  # F_SEAL_FUTURE_WRITE
+            raise OSError(errno.EINVAL, "what is that")
+        if len(waits) < 2:
+            waits.append(seals)
+            raise OSError(errno.EBUSY, "somebody looks at a page")
+        return seal(fd, what, seals)
+
+    if is_old:
+        monkeypatch.setattr("modelkeep.adapters.memory_file.fcntl.fcntl", older)
+    fd = sealed_bytes("it", b"x" * 5000)
+    for change in (
+        lambda: os.pwrite(fd, b"y", 0),
+        lambda: os.truncate(fd, 10),
+        lambda: os.truncate(fd, 10_000),
+        lambda: mmap.mmap(fd, 5000),
+    ):
+        with pytest.raises(PermissionError):
+            change()
+    assert os.pread(fd, 6000, 0) == b"x" * 5000
     os.close(fd)
 
 

@@ -1,5 +1,6 @@
 """The control channel: whole messages, the newest of each kind, nothing that makes one wait."""
 
+import errno
 import os
 import socket
 
@@ -102,6 +103,24 @@ def test_a_body_that_could_change_or_make_one_wait_is_no_message(channel):
             list(ours.received())
         for each in (loose, reading, writing):
             os.close(each)
+
+
+def test_what_cannot_be_made_at_present_is_sent_later(channel, monkeypatch):
+    ours, fd = channel
+    line, tables, _, _ = line_of(fd)
+
+    def no_more(*_):
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    with monkeypatch.context() as scarce:
+        scarce.setattr("modelkeep.adapters.memory_file.os.memfd_create", no_more)
+        ours.send(TABLE, to_json(Table(number=7, models=())))
+        line.take()
+        assert tables == []
+    ours.flush()
+    line.take()
+    assert [each.number for each in tables] == [7]
+    line.close()
 
 
 def test_a_table_that_is_none_changes_nothing_and_is_said(channel):
