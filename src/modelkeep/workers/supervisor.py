@@ -48,9 +48,10 @@ from modelkeep.workers.layout import Layout, tcp_listener
 from modelkeep.workers.loading import Loader, loaded_version, upstream_version, wish_of
 from modelkeep.workers.notify import STOPPING, notify
 from modelkeep.workers.process import Child, stopped
-from modelkeep.workers.reconcile import Service, Wakes, keep_up, ready
+from modelkeep.workers.reconcile import Service, keep_up, ready
 from modelkeep.workers.server_key import ServerKey, pem_file
 from modelkeep.workers.telling import Notice, say, warn
+from modelkeep.workers.wakes import Wakes
 from modelkeep.workers.watching import StateEye
 
 GRACE_S = 15.0
