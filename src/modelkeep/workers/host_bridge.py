@@ -24,7 +24,6 @@ import argparse
 import asyncio
 import hashlib
 import os
-import random
 import resource
 import secrets
 import signal
@@ -35,6 +34,12 @@ from contextlib import suppress
 from typing import Any
 
 import uvloop
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    wait_random_exponential,
+)
 
 from modelkeep import __version__
 from modelkeep.adapters.replica_tls import service_side
@@ -73,13 +78,13 @@ SILENT_S = 5.0
 # A language model may load for minutes.
 HELLO_S = 300.0
 ANSWER_S = 60.0
-AGAIN_S_FIRST = 0.1
-AGAIN_S_MAX = 5.0
-# A host that refuses, or answers wrongly, may have to be set right by somebody.
-REFUSED_S_MAX = 60.0
 # What was up for so long is tried again at once.
 GOOD_S = 10.0
 WAITING_MAX = 256
+_FAILURES = (OSError, EOFError, KeepError)
+_after_loss = wait_random_exponential(multiplier=0.1, max=5.0)
+# A host that refuses, or answers wrongly, may have to be set right by somebody.
+_after_refusal = wait_random_exponential(multiplier=0.1, max=60.0)
 
 
 class Bridge:
@@ -122,23 +127,24 @@ class Bridge:
     async def _keep_up(self) -> None:
         loop = asyncio.get_running_loop()
         files = await loop.run_in_executor(None, _described, self._plan.files)
-        pause_s = AGAIN_S_FIRST
         while True:
-            begun_s = loop.time()
-            most_s = AGAIN_S_MAX
-            try:
-                await self._held(files)
-            except (OSError, EOFError) as error:
-                self._tell(f"is not reached: {_why(error)}")
-            except KeepError as error:
-                most_s = REFUSED_S_MAX
-                self._tell(f"does not come up: {error}")
-            finally:
-                self._down()
-            if loop.time() - begun_s >= GOOD_S:
-                pause_s = AGAIN_S_FIRST
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # no secret
-            pause_s = min(pause_s * 2, most_s)
+            again = AsyncRetrying(retry=retry_if_exception_type(_FAILURES), wait=_pause_s)
+            async for attempt in again:
+                with attempt:
+                    await self._held_for_long(files)
+
+    async def _held_for_long(self, files: tuple[HostedFile, ...]) -> None:
+        """As `_held`; comes back once it was up for so long that it is tried again at once."""
+        loop = asyncio.get_running_loop()
+        begun_s = loop.time()
+        try:
+            await self._held(files)
+        except _FAILURES as error:
+            self._tell(_why(error))
+            if loop.time() - begun_s < GOOD_S:
+                raise
+        finally:
+            self._down()
 
     async def _held(self, files: tuple[HostedFile, ...]) -> None:
         """Bring it up and keep it so, until that fails.
@@ -330,11 +336,19 @@ async def _all_of(*jobs: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _why(error: OSError | EOFError) -> str:
+def _why(error: OSError | EOFError | KeepError) -> str:
     """What went wrong, in words."""
+    if isinstance(error, KeepError):
+        return f"does not come up: {error}"
     if isinstance(error, EOFError):
-        return "the connection was closed"
-    return error.strerror or str(error) or "there is no answer"
+        return "is not reached: the connection was closed"
+    return f"is not reached: {error.strerror or str(error) or 'there is no answer'}"
+
+
+def _pause_s(state: RetryCallState) -> float:
+    """How long to wait after a failure: longer and longer, and never all at once."""
+    error = state.outcome.exception() if state.outcome is not None else None
+    return (_after_refusal if isinstance(error, KeepError) else _after_loss)(state)
 
 
 def _described(files: Sequence[tuple[str, int]]) -> tuple[HostedFile, ...]:
