@@ -99,9 +99,13 @@ def test_hosts_die_answer_alone_swap_and_leave_under_load_and_no_call_fails(serv
             os.kill(serving.host.pid, signal.SIGKILL)
             callers.wait(200, WAIT_S)
             wait_until(lambda: not serving.hosted(), WAIT_S)
+            wait_until(lambda: serving.told()["silent"] == ["host-spare-1-digits-1-0"], WAIT_S)
+            said = serving.desk.run("status").out
+            assert "does not answer: host-spare-1-digits-1-0" in said
             serving.host.clean()
             serving.start_host(serving.address)
             wait_until(serving.hosted, WAIT_S)
+            wait_until(lambda: not serving.told()["silent"], WAIT_S)
         serving.reload(replicas=0)  # from now on nobody else can answer
         wait_until(lambda: serving.replicas() == ["host-spare-1-digits-1-0"], WAIT_S)
         callers.wait(100, WAIT_S)

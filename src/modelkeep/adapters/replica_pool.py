@@ -236,6 +236,15 @@ class ReplicaPool:
         group = self._groups.get((model, version))
         return group.ready_count if group is not None else 0
 
+    def silent(self) -> tuple[str, ...]:
+        """The sockets of replicas that ought to be there, and have said no hello."""
+        return tuple(
+            link.name
+            for group in self._groups.values()
+            for link in group.links
+            if not link.is_greeted and not link.leaves_s
+        )
+
     def pending_count(self, model: str, version: int) -> int:
         """How many calls of a version are under way or wait."""
         group = self._groups.get((model, version))

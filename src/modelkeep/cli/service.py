@@ -143,6 +143,8 @@ def _status_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"service  {where}, {len(running['processes'])} processes"
     if facts["degraded"]:
         yield f"         degraded: {facts['degraded']}"
+    if running.get("silent"):
+        yield f"         does not answer: {', '.join(running['silent'])}"
 
 
 def _aliases(keep: Keep) -> list[str]:

@@ -77,6 +77,7 @@ class Load(Record, frozen=True):
         in_flight: calls under way.
         is_ready: whether it answers calls, and each model has a replica that does.
         sockets: replicas that it holds, those too that it will ask no more but that still compute.
+        silent: replicas of the table that it is not connected with.
         hung: replicas that do not answer and ought to be killed.
     """
 
@@ -85,6 +86,7 @@ class Load(Record, frozen=True):
     is_ready: bool = False
     models: tuple[ModelLoad, ...] = ()
     sockets: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
     hung: tuple[str, ...] = ()
 
 

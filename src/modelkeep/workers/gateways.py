@@ -157,6 +157,15 @@ class Gateways:
         """Whether a gateway still holds a connection to a replica."""
         return any(socket_name in load.sockets for load in self.loads())
 
+    def silent(self) -> frozenset[str]:
+        """Sockets of replicas that no gateway is connected with."""
+        loads = self.loads()
+        return (
+            frozenset(loads[0].silent).intersection(*(each.silent for each in loads[1:]))
+            if loads
+            else frozenset()
+        )
+
     def close(self) -> None:
         """Close our ends."""
         for each in self.all:

@@ -95,6 +95,7 @@ class InForce:
                 for name, at in self._models
             ),
             sockets=tuple(self._held()),
+            silent=self._pool.silent(),
             hung=hung,
         )
 

@@ -113,7 +113,13 @@ class Service:
                 **({"keyholder": self.keyholder.pid} if self.has_keyholder else {}),
                 **{each.name: each.pid for each in self.children() if each.pid > 0},
             },
+            "silent": list(self.silent()),
         }
+
+    def silent(self) -> tuple[str, ...]:
+        """The processes for replicas that do not answer: they start, or their host is away."""
+        names = self.gateways.silent()
+        return tuple(each.child.name for each in self.fleet.replicas() if each.name in names)
 
     def fds(self) -> Iterator[int]:
         """Whatever may have news: gateways, and processes that end."""
@@ -181,6 +187,7 @@ class _Loop:
         self._retry_after_s = RETRY_S_MIN
         self._said: set[str] = set()
         self._hung: set[str] = set()
+        self._silent: tuple[str, ...] = ()
         self._reloading = Reloading(service.layout.config)
 
     def turn(self, *, is_asked: bool) -> None:
@@ -241,6 +248,9 @@ class _Loop:
         """Take what gateways say; a replica that hangs is killed, then started as any other."""
         service = self._service
         hung = {name for load in service.gateways.listen() for name in load.hung}
+        silent = service.silent()
+        if silent != self._silent:
+            self._silent, self._notice.is_current = silent, False
         if not hung:
             return
         young_s = time.monotonic() - HUNG_AGE_S

@@ -20,6 +20,22 @@ def running():
         process.kill()
 
 
+@pytest.fixture
+def two(running):
+    """Two gateways as the supervisor has them, and their own ends."""
+    ends, theirs = [], []
+    for number in range(2):
+        end, fd = control_pair()
+        theirs.append(End(fd))
+        child = Child(f"gateway-{number}", "gateway", Table(number=1, models=()), ())
+        child.process = running
+        ends.append((child, end))
+    gateways = Gateways.of(ends)
+    yield gateways, theirs
+    for each in (gateways, *theirs):
+        each.close()
+
+
 @pytest.mark.parametrize(
     ("load", "missing"),
     [
@@ -30,15 +46,8 @@ def running():
     ],
     ids=["silent", "an older table", "no replica", "ready"],
 )
-def test_why_they_are_not_ready_is_known(load, missing, running):
-    ends, theirs = [], []
-    for number in range(2):
-        end, fd = control_pair()
-        theirs.append(End(fd))
-        child = Child(f"gateway-{number}", "gateway", Table(number=1, models=()), ())
-        child.process = running
-        ends.append((child, end))
-    gateways = Gateways.of(ends)
+def test_why_they_are_not_ready_is_known(load, missing, two):
+    gateways, theirs = two
     theirs[0].send(LOAD, to_json(Load(table=NUMBER, is_ready=True)))
     if load is not None:
         theirs[1].send(LOAD, to_json(load))
@@ -46,6 +55,13 @@ def test_why_they_are_not_ready_is_known(load, missing, running):
     assert len(heard) == 1 + (load is not None)
     assert gateways.missing(NUMBER) == missing
     assert gateways.are_ready(NUMBER) == (not missing)
-    gateways.close()
-    for each in theirs:
-        each.close()
+
+
+def test_a_replica_is_silent_that_every_gateway_misses(two):
+    gateways, theirs = two
+    assert gateways.silent() == frozenset()
+    for silent, found in (("ab", "ab"), ("bc", "b"), ("", "")):
+        theirs[0].send(LOAD, to_json(Load(table=NUMBER, silent=tuple("ab"))))
+        theirs[1].send(LOAD, to_json(Load(table=NUMBER, silent=tuple(silent))))
+        assert len(list(gateways.listen())) == 2
+        assert gateways.silent() == frozenset(found)
