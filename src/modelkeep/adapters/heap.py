@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
+from typing import cast
 
 # mallopt(3): what may stay free at the heap's end, how much is taken at once, what is mapped alone.
 _OPTIONS = ((-1, 64 * 1024 * 1024), (-2, 4 * 1024 * 1024), (-3, 32 * 1024 * 1024))
@@ -19,6 +20,15 @@ def keep_heap() -> None:
         library = ctypes.CDLL(None)
         for option, value in _OPTIONS:
             library.mallopt(option, value)
+
+
+_spare = ctypes.pythonapi.PyByteArray_FromStringAndSize
+_spare.argtypes, _spare.restype = (ctypes.c_char_p, ctypes.c_ssize_t), ctypes.py_object
+
+
+def spare(size_bytes: int) -> bytearray:
+    """Room in which anything may stand: `bytearray(n)` writes zeros, 16 MiB of them in 2 ms."""
+    return cast("bytearray", _spare(None, size_bytes))
 
 
 def trimmed() -> None:

@@ -9,7 +9,7 @@ from http_server import served
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelkeep.web.bodies import STEP_BYTES, Body
+from modelkeep.web.bodies import GROWTH, STEP_BYTES, TURN_BYTES_MAX, Bodies, Body
 from modelkeep.web.messages import Response
 
 NOISE = random.Random(7).randbytes(3 * STEP_BYTES)  # noqa: S311  # a body, no secret
@@ -34,13 +34,33 @@ def test_parts_and_room_give_the_same_body(parts, wanted):
 
 
 def test_room_is_made_a_step_at_a_time():
+    bodies = Bodies(1 << 30)
+    body = Body(bodies)
+    wanted = 2 * GROWTH * STEP_BYTES + 5
+    body.expect(wanted)
+    assert len(body.room()) == bodies.held_bytes == STEP_BYTES
+    body.add(b"a" * (STEP_BYTES - 1))
+    assert len(body.room()) == 1
+    body.add(b"b")
+    assert bodies.held_bytes == STEP_BYTES
+    assert len(body.room()) == (GROWTH - 1) * STEP_BYTES
+    body.add(b"c" * (GROWTH - 1) * STEP_BYTES)
+    assert bodies.held_bytes == GROWTH * STEP_BYTES
+    assert body.missing_bytes == GROWTH * STEP_BYTES + 5
+    assert len(body.room()) == TURN_BYTES_MAX
+    assert body.whole() == b"a" * (STEP_BYTES - 1) + b"b" + b"c" * (GROWTH - 1) * STEP_BYTES
+    body.release()
+    assert bodies.held_bytes == 0
+
+
+def test_what_comes_in_one_turn_is_bounded_however_large_the_room_is():
     body = Body()
-    body.expect(10 * STEP_BYTES + 5)
-    assert len(body.room()) == STEP_BYTES
-    body.came(STEP_BYTES)
-    assert len(body.room()) == STEP_BYTES
-    body.came(STEP_BYTES)
-    assert body.missing_bytes == 8 * STEP_BYTES + 5
+    body.expect(100 * TURN_BYTES_MAX)
+    most = 0
+    while body.missing_bytes:
+        most = max(most, count := len(body.room()))
+        body.came(count)
+    assert most == TURN_BYTES_MAX
 
 
 class Echo:

@@ -8,7 +8,7 @@ from http_server import served
 from modelkeep.core.errors import LimitError
 from modelkeep.gate.settings import GateSettings
 from modelkeep.web import server as servers
-from modelkeep.web.bodies import STEP_BYTES, STEP_BYTES_MAX, Bodies, Body
+from modelkeep.web.bodies import STEP_BYTES, Bodies, Body
 from modelkeep.web.messages import Response
 from modelkeep.web.reading import STRETCH_BYTES, Reading
 
@@ -106,16 +106,23 @@ def test_rooms_grow_with_what_came_and_are_given_back():
     bodies = Bodies(10 * MIB)
     body = Body(bodies)
     body.expect(5 * MIB)
-    rooms = []
+    assert bodies.held_bytes == STEP_BYTES
     while body.missing_bytes:
-        rooms.append(len(body.room()))
-        body.came(rooms[-1])
-    assert rooms[:4] == [STEP_BYTES, STEP_BYTES, 2 * STEP_BYTES, 4 * STEP_BYTES]
-    assert max(rooms) == STEP_BYTES_MAX
-    assert bodies.held_bytes == 5 * MIB
+        body.came(min(len(body.room()), 50_000))
+        assert bodies.held_bytes == max(body.size_bytes, STEP_BYTES)
     body.release()
     body.release()
     assert bodies.held_bytes == 0
+
+
+def test_what_is_thrown_away_counts_no_more():
+    bodies = Bodies(10 * MIB)
+    body = Body(bodies)
+    body.expect(MIB)
+    body.came(1000)
+    body.clear()
+    body.came(1000)
+    assert (bodies.held_bytes, body.whole()) == (0, b"")
 
 
 def test_bodies_share_one_bound_and_what_is_over_it_is_told_to_come_again():
