@@ -35,6 +35,8 @@ T = TypeVar("T")
 CACHE_BYTES = 64 * 1024 * 1024
 # Pieces that are read ahead at once, of all files.
 _AHEAD = 2
+# As many as libfuse starts at most; its own default for this made 3.14 (Debian 12) complain of it.
+_THREADS = 10
 # What the kernel may keep: nothing changes until the tree ends.
 _FOREVER_S = 86_400.0
 _BLOCK_BYTES = 512
@@ -87,6 +89,7 @@ def mount(
             default_permissions=True,
             fsname="modelkeep",
             subtype="modelkeep",
+            **({"max_idle_threads": _THREADS} if mfusepy.fuse_version_major >= 3 else {}),
         )
     except RuntimeError as error:
         if not operations.is_ready:
