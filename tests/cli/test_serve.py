@@ -227,14 +227,16 @@ def test_calls_go_on_while_a_replica_dies(served):
     threads = [threading.Thread(target=call) for _ in range(3)]
     for thread in threads:
         thread.start()
-    time.sleep(0.3)
-    os.kill(served.processes["replica-digits-2-1"], signal.SIGKILL)
-    time.sleep(0.7)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        wait_until(lambda: len(done) > 10)
+        os.kill(served.processes["replica-digits-2-1"], signal.SIGKILL)
+        killed = len(done)
+        wait_until(lambda: len(done) > killed + 30)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert not failed
-    assert len(done) > 10
 
 
 # ---- its end -------------------------------------------------------------------------------------
