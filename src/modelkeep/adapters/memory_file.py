@@ -21,7 +21,7 @@ from modelkeep.adapters.memory_room import memory_room
 from modelkeep.core.errors import UnavailableError
 
 _FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-_F_SEAL_FUTURE_WRITE = 0x0010
+F_SEAL_FUTURE_WRITE = 0x0010
 _MADV_POPULATE_WRITE = 23  # Linux 5.14: every page is there when the call returns
 _ZEROS_BYTES = 1024 * 1024
 # F_SEAL_WRITE: the kernel waits a fifth of a second until nobody else looks at the pages; its own
@@ -115,7 +115,7 @@ class MemoryFile:
         if self._pages is not None:
             self._pages.protect(mmap.PROT_READ)
         try:
-            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _FIXED | _F_SEAL_FUTURE_WRITE)
+            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _FIXED | F_SEAL_FUTURE_WRITE)
         except OSError:  # an older kernel: no mapping may be left that can write
             if self._pages is not None:
                 self._pages.unmap()
@@ -209,7 +209,7 @@ def sealed_bytes(name: str, raw: bytes | memoryview) -> int:
 def _seal_unmapped(fd: int) -> None:
     """Seal a file that nobody maps: for good, nobody can write to it."""
     try:
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED | _F_SEAL_FUTURE_WRITE)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED | F_SEAL_FUTURE_WRITE)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise

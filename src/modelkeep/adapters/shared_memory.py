@@ -20,12 +20,12 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 
+from modelkeep.adapters.memory_file import F_SEAL_FUTURE_WRITE
 from modelkeep.core.errors import IntegrityError
 from modelkeep.kernels.extents import Extents
 from modelkeep.kernels.link_frames import Span, aligned, checked_spans, spans_from
 
 _FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-_F_SEAL_FUTURE_WRITE = 0x0010
 _FAILED = ctypes.c_void_p(-1).value
 # What a replica maps at most, whatever it is told.
 SHARED_BYTES_MAX = 1 << 30
@@ -101,7 +101,7 @@ class GatewayMemory:
         mapped.madvise(mmap.MADV_DONTDUMP)
         if is_ours:
             with suppress(OSError):  # an older kernel: the replica could change its own calls
-                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _F_SEAL_FUTURE_WRITE)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, F_SEAL_FUTURE_WRITE)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _FIXED)
         return mapped
 

@@ -24,7 +24,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from modelkeep.adapters.memory_file import sealed_bytes
+from modelkeep.adapters.memory_file import F_SEAL_FUTURE_WRITE, sealed_bytes
 from modelkeep.core.errors import IntegrityError
 from modelkeep.core.record import Record, from_json, to_json
 from modelkeep.core.rows import Traffic
@@ -38,7 +38,7 @@ BODY_BYTES_MAX = 64 * 1024 * 1024
 SEND_BUFFER_BYTES = 4096
 PACKETS_PER_TURN = 64
 _FIXED = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-_UNWRITABLE = fcntl.F_SEAL_WRITE | 0x0010  # F_SEAL_FUTURE_WRITE: since Linux 5.1, that one is taken
+_UNWRITABLE = fcntl.F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 
 
 class Table(Record, frozen=True):
